@@ -1,0 +1,57 @@
+"""What a running process tree has used, read from outside: CPU time and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+def tree(root: int) -> list[int]:
+    """Return the process ids of `root` and of all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for stat in PROC.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            # The name is in parentheses and may hold spaces and parentheses of its own.
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found, todo = [], [root]
+    while todo:
+        process = todo.pop()
+        found.append(process)
+        todo += children.get(process, [])
+    return found
+
+
+class Meter:
+    """Counts the CPU seconds, user and system, that a process tree uses from now on."""
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self.before = self._read()
+
+    def used_s(self) -> float:
+        """Return the seconds since the start; a process that ended meanwhile is not counted."""
+        return sum(seconds - self.before.get(process, 0.0) for process, seconds in self._read().items())
+
+    def _read(self) -> dict[int, float]:
+        times = {}
+        for process in tree(self.root):
+            with contextlib.suppress(OSError):
+                # Its CPU-time clock (clock_getcpuclockid): what /proc/PID/stat says, in nanoseconds instead of 10 ms.
+                times[process] = time.clock_gettime((~process << 3) | 2)
+        return times
+
+
+def memory_kib(root: int) -> dict[str, float]:
+    """Return the KiB that a tree holds: `PSS` shares out what several processes map, `RSS` counts it for each."""
+    sums = {"PSS": 0.0, "RSS": 0.0}
+    for process in tree(root):
+        with contextlib.suppress(OSError):
+            for line in (PROC / str(process) / "smaps_rollup").read_text().splitlines():
+                name = line.partition(":")[0].upper()
+                if name in sums:
+                    sums[name] += int(line.split()[1])
+    return sums

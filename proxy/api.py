@@ -1,0 +1,251 @@
+"""The blueprint: HTTP in, HTTP out, no decisions."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, current_app, request
+from werkzeug.exceptions import HTTPException
+
+from proxy import sse
+from proxy.errors import Reject
+from proxy.exchange import Exchange
+from proxy.gateway import Gateway
+from proxy.pipeline import JSON, SSE, Run, not_found, unauthorized
+
+blueprint = Blueprint("api", __name__)
+START_RESPONSE = "lockgate.start_response"
+REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+REASONS = {
+    200: "OK", 400: "Bad Request", 401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found",
+    405: "Method Not Allowed", 409: "Conflict", 413: "Content Too Large", 415: "Unsupported Media Type",
+    422: "Unprocessable Content", 429: "Too Many Requests", 500: "Internal Server Error", 502: "Bad Gateway",
+    503: "Service Unavailable", 504: "Gateway Timeout",
+}  # fmt: skip
+
+
+class Headers(Mapping[str, str]):
+    """The request's headers by lower-case name, read from the WSGI environment without copying it."""
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ
+
+    def __getitem__(self, name: str) -> str:
+        key = name.upper().replace("-", "_")
+        value: str = self._environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key]
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        for key in self._environ:
+            if key.startswith("HTTP_"):
+                yield key[5:].lower().replace("_", "-")
+            elif key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+                yield key.lower().replace("_", "-")
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class HttpClient:
+    """The way back to one client: reads the body, sends the headers late, and owns the end of the exchange."""
+
+    def __init__(self, environ: dict[str, Any], exchange: Exchange) -> None:
+        self.socket = environ.get("gunicorn.socket")
+        self.committed = False
+        self.run: Run
+        self._environ = environ
+        self._exchange = exchange
+        self._write: Any = None
+
+    def read(self, limit: int) -> bytes:
+        """Return the body; raise `Reject` where it is too large or its headers say that it is not plain JSON."""
+        environ = self._environ
+        if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != JSON:
+            raise Reject(415, "unsupported_media_type", f"The request needs the header `Content-Type: {JSON}`.")
+        if environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+            raise Reject(415, "unsupported_content_encoding", "The request's body must not be compressed.")
+        too_large = Reject(413, "request_too_large", f"The request's body is larger than {limit} bytes.")
+        stated = environ.get("CONTENT_LENGTH")
+        body = environ["wsgi.input"]
+        if stated:
+            size = int(stated)
+            if size > limit:
+                raise too_large
+            self.run.hold(size)
+            raw: bytes = body.read(size)
+            if len(raw) < size:
+                raise Reject(400, "incomplete_body", "The request's body is shorter than its Content-Length.")
+            return raw
+        parts = []
+        size = 0
+        while part := body.read(65536):
+            size += len(part)
+            if size > limit:
+                raise too_large
+            self.run.hold(len(part))
+            parts.append(part)
+        return b"".join(parts)
+
+    def heartbeat(self) -> None:
+        """Send a comment; the first one sends the headers with it, and from then on failures are events."""
+        if not self.committed:
+            self.committed = True
+            self._exchange.outcome.status = 200
+            self._write = self._start(self._environ[START_RESPONSE])
+        self._write(sse.comment(b"ping"))
+
+    def send(self, start_response: Any, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Send the headers, unless a heartbeat has, and return the body."""
+        if not self.committed:
+            self.committed = True
+            self._write = self._start(start_response)
+        return chunks
+
+    def _start(self, start_response: Any) -> Any:
+        exchange = self._exchange
+        status = exchange.outcome.status
+        headers = [(name, str(value)) for name, value in exchange.response_headers.items()]
+        if exchange.stream and status == 200:
+            headers += [("content-type", SSE), ("cache-control", "no-cache"), ("x-accel-buffering", "no")]
+        else:
+            headers += [("content-type", JSON)]
+        headers.append(("x-request-id", exchange.id))
+        return start_response(f"{status} {REASONS.get(status, 'Error')}", headers)
+
+
+class Sent(Response):
+    """A response whose headers are sent when its body begins, and whose end is the end of its exchange."""
+
+    def __init__(self, client: HttpClient, chunks: Iterator[bytes]) -> None:
+        super().__init__()
+        self._client = client
+        self._chunks = chunks
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        """Send the headers and return the body: an iterable whose `close` ends the exchange."""
+        try:
+            return _Body(self._client.send(start_response, self._chunks), self._client.run)
+        except BaseException:
+            self._client.run.close()
+            raise
+
+
+class _Body:
+    __slots__ = ("_chunks", "_run")
+
+    def __init__(self, chunks: Iterator[bytes], run: Run) -> None:
+        self._chunks = chunks
+        self._run = run
+
+    def __iter__(self) -> Iterator[bytes]:
+        # The generator itself, so that nothing of ours stands between it and the server's loop.
+        return self._chunks
+
+    def close(self) -> None:
+        try:
+            self._chunks.close()  # type: ignore[attr-defined]
+        finally:
+            self._run.close()
+
+
+def _run() -> Run:
+    gateway: Gateway = current_app.extensions["lockgate"]
+    environ = request.environ
+    id = environ.get("HTTP_X_REQUEST_ID", "") if gateway.settings.server.proxied else ""
+    exchange = Exchange(
+        id=id if REQUEST_ID.fullmatch(id) else f"req_{os.urandom(16).hex()}",
+        method=environ["REQUEST_METHOD"],
+        path=environ["PATH_INFO"],
+        headers=Headers(environ),
+        client_address=environ.get("REMOTE_ADDR", ""),
+    )
+    client = HttpClient(environ, exchange)
+    client.run = Run(gateway, exchange, client)
+    return client.run
+
+
+@blueprint.post("/v1/chat/completions", provide_automatic_options=False)
+@blueprint.post("/chat/completions", provide_automatic_options=False)
+def chat_completions() -> Response:
+    """Answer a chat completion, streamed or whole as the body's `stream` says."""
+    run = _run()
+    return Sent(run.client, run.answer())  # type: ignore[arg-type]
+
+
+@blueprint.get("/v1/models", provide_automatic_options=False)
+@blueprint.get("/models", provide_automatic_options=False)
+def models() -> Response:
+    """List the models that the caller may name."""
+    run = _run()
+    return _told(run, lambda: {"object": "list", "data": [_model(name) for name in _visible(run)]})
+
+
+@blueprint.get("/v1/models/<path:name>", provide_automatic_options=False)
+@blueprint.get("/models/<path:name>", provide_automatic_options=False)
+def model(name: str) -> Response:
+    """Describe one model; one that the caller may not use does not exist."""
+    run = _run()
+
+    def describe() -> dict[str, Any]:
+        found = run.gateway.model(name)
+        if found is None or (found.settings.pattern not in _visible(run, patterns=True)):
+            raise not_found(name)
+        return _model(name)
+
+    return _told(run, describe)
+
+
+@blueprint.get("/healthz", provide_automatic_options=False)
+def healthz() -> Response:
+    """Say that this worker answers."""
+    return Response('{"status":"ok"}', mimetype=JSON)
+
+
+def _visible(run: Run, patterns: bool = False) -> list[str]:
+    known = run.exchange.identity is not None or run.gateway.settings.server.insecure
+    if not known and not run.gateway.public:
+        raise unauthorized(run.exchange)
+    return [
+        name
+        for name, model in run.gateway.models.items()
+        if (known or model.settings.public) and (patterns or "*" not in name)
+    ]
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": _STARTED, "owned_by": "lockgate"}
+
+
+_STARTED = int(time.time())
+
+
+def _told(run: Run, describe: Any) -> Response:
+    """Answer a route without a body as an exchange of its own: authenticated, completed, logged."""
+    try:
+        run.identify()
+        out = orjson.dumps(describe())
+        run.exchange.outcome.status = 200
+        chunks = run._hand_over(out, complete=True)
+    except Exception as error:
+        chunks = run.refuse(error)
+    return Sent(run.client, chunks)  # type: ignore[arg-type]
+
+
+def unknown_url(error: HTTPException) -> Response:
+    """Answer what no route matches: 404 and 405 as OpenAI does, anything else by its status."""
+    status = error.code or 500
+    url = f"{request.method} {request.path[:200]}"
+    if status == 404:
+        hint = " Is the base URL right? It ends in /v1." if request.path.count("completions") > 1 else ""
+        reject = Reject(404, "unknown_url", f"Unknown request URL: {url}.{hint}")
+    elif status == 405:
+        allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+        reject = Reject(405, "method_not_allowed", f"Not allowed: {url}.", headers={"allow": allowed})
+    else:
+        reject = Reject(status, "bad_request" if status < 500 else "internal_error", f"The request failed: {url}.")
+    return Response(orjson.dumps(reject.body()), status, reject.headers, mimetype=JSON)

@@ -1,0 +1,186 @@
+"""What one worker holds: its models, plugins, upstreams, keys and journal; made after the fork."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import re
+import threading
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from proxy import keys
+from proxy.catalog import Catalog
+from proxy.chain import Chain
+from proxy.errors import ConfigError
+from proxy.guardian import Guardian
+from proxy.records.database import Database, location
+from proxy.records.journal import Journal
+from proxy.records.snapshot import Snapshot
+from proxy.settings import Connection, ModelSettings, Settings, Timeouts
+from proxy.upstream import Adapter, Upstream
+
+log = logging.getLogger("lockgate")
+
+
+class Target:
+    """One place where a model's exchanges can go: a provider, the upstream's name for the model, and its deadlines."""
+
+    def __init__(self, label: str, provider: Any, upstream: Upstream, model: str | None, timeouts: Timeouts) -> None:
+        self.label = label
+        self.provider = provider
+        self.upstream = upstream
+        self.model = model
+        self.timeouts = timeouts
+
+
+class Model:
+    """What clients name: its chain, its targets in order, and the parameters beyond OpenAI's that callers may set."""
+
+    def __init__(self, settings: ModelSettings, chain: Chain, targets: list[Target]) -> None:
+        self.settings = settings
+        self.chain = chain
+        self.targets = targets
+        self.parameters = frozenset(settings.parameters) | frozenset.intersection(
+            *(frozenset(target.provider.parameters) for target in targets)
+        )
+
+
+class Bodies:
+    """A budget in bytes over the request bodies in flight of one worker."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._left = size_bytes
+        self._lock = threading.Lock()
+
+    def take(self, size_bytes: int) -> bool:
+        """Take a share, or return false where there is not enough left."""
+        with self._lock:
+            if size_bytes > self._left:
+                return False
+            self._left -= size_bytes
+            return True
+
+    def give(self, size_bytes: int) -> None:
+        """Give a share back."""
+        with self._lock:
+            self._left += size_bytes
+
+
+class Gateway:
+    """Everything that a worker's exchanges share. Plugins receive it in `on_start`.
+
+    `state` is the state directory, `database` the records' database, `keys` the snapshot of the API keys, `http()` a
+    session for calls of a plugin's own through the configured egress.
+    """
+
+    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+        self.settings = settings
+        self.state: Path = settings.server.state
+        self.plugins: dict[str, Any] = {
+            name: _made(catalog.plugins[own.use].cls, own.options) for name, own in settings.plugins.items()
+        }
+        providers = {
+            name: (_made(catalog.providers[own.use].cls, own.options), Upstream(name, own.connection), own.connection)
+            for name, own in settings.providers.items()
+        }
+        self._upstreams = [upstream for _, upstream, _ in providers.values()]
+        self._chains: dict[tuple[str, ...], Chain] = {}
+        self.chain = self._chain(settings.chain)
+        self.models: dict[str, Model] = {}
+        for pattern, own in settings.models.items():
+            targets = []
+            for target in own.targets:
+                provider, upstream, connection = providers[target.provider]
+                label = target.provider if target.model is None else f"{target.provider}/{target.model}"
+                timeouts = replace(connection.timeouts, **own.timeouts)
+                targets.append(Target(label, provider, upstream, target.model, timeouts))
+            self.models[pattern] = Model(own, self.chain if own.chain is None else self._chain(own.chain), targets)
+        by_length = sorted((p for p in self.models if "*" in p), key=len, reverse=True)
+        self._patterns = [(re.compile(".*".join(map(re.escape, p.split("*")))), self.models[p]) for p in by_length]
+        self.public = any(model.settings.public for model in self.models.values())
+        self.bodies = Bodies(settings.server.max_bodies_bytes)
+
+    def model(self, name: str) -> Model | None:
+        """Return the model that `name` means: the exact one, else that of the longest pattern that matches."""
+        exact = self.models.get(name)
+        if exact is not None:
+            return exact if "*" not in name else None
+        return next((model for pattern, model in self._patterns if pattern.fullmatch(name)), None)
+
+    def start(self) -> None:
+        """Open what the worker needs and tell the plugins; raises what keeps one of them from starting.
+
+        When the process ends, `stop` is called if it was not before.
+        """
+        atexit.register(self.stop)
+        self.journal = Journal(self.state / "journal")
+        self.guardian = Guardian(self.settings.server.heartbeat)
+        for name, plugin in self.plugins.items():
+            start = getattr(plugin, "on_start", None)
+            if start is not None:
+                log.debug("starting plugin %s", name)
+                start(*((self,) if start.__code__.co_argcount > 1 else ()))
+
+    def stop(self) -> None:
+        """Tell the plugins and close everything, once; never raises."""
+        atexit.unregister(self.stop)
+        for name, plugin in self.plugins.items():
+            stop = getattr(plugin, "on_stop", None)
+            if stop is not None:
+                try:
+                    stop()
+                except Exception:
+                    log.exception("plugin %s failed in on_stop", name)
+        # Looked up in __dict__: what was never used is not made for being closed.
+        for name in ("keys", "database"):
+            made = self.__dict__.get(name)
+            if made is not None:
+                made.stop() if name == "keys" else made.close()
+        for upstream in self._upstreams:
+            upstream.close()
+        self.guardian.stop()
+        self.journal.close()
+
+    @cached_property
+    def database(self) -> Database:
+        """The records' database; opened at first use."""
+        return Database(location(self.settings))
+
+    @cached_property
+    def keys(self) -> Snapshot:
+        """The API keys of the database, in memory."""
+        snapshot = Snapshot(self.database, keys.pepper(self.settings))
+        snapshot.start()
+        return snapshot
+
+    def http(self, connection: Connection | None = None) -> requests.Session:
+        """Return a session for a plugin's own calls: through the egress proxy, with the configured authorities.
+
+        It reads nothing from the environment and follows no redirects. The caller gives a `timeout` to each call.
+        """
+        session = requests.Session()
+        session.trust_env = False
+        session.max_redirects = 0
+        adapter = Adapter(connection or self.settings.egress)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        return session
+
+    def _chain(self, names: tuple[str, ...]) -> Chain:
+        if names not in self._chains:
+            self._chains[names] = Chain({name: self.plugins[name] for name in names})
+        return self._chains[names]
+
+
+def _made(cls: type, options: dict[str, Any] | None) -> Any:
+    try:
+        return cls() if options is None else cls(options)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError([f"{cls.__name__}: could not be made: {type(error).__name__}: {error}"]) from error

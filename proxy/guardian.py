@@ -1,0 +1,272 @@
+"""The guardian: one native thread per worker that knows who has left and what is late.
+
+WSGI tells a waiting application neither that its client has gone nor that an upstream is silent. The guardian watches
+the client's socket and a heap of deadlines, and answers both by shutting the upstream's socket down: the blocked
+read returns at once, and `Call.why` says what happened. It also writes the heartbeats of a silent stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import logging
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+from proxy.sockets import GuardedSocket, native
+
+log = logging.getLogger("lockgate.guardian")
+
+CLIENT_GONE = "client_gone"
+NEVER = float("inf")
+
+
+class Call:
+    """One exchange as the guardian sees it; made by `Guardian.watch`, ended by `close`.
+
+    The request thread brackets each wait for the upstream with `wait()` and `woke()`, gives the socket it will wait on
+    to `attach`, and takes it back with `detach` before the connection may serve another exchange. `why` is `None`, or
+    `client_gone`, or the name of the deadline that passed: `connect`, `first_byte`, `idle`, `total`.
+    """
+
+    __slots__ = (
+        "_beat_every", "_beat_last", "_guardian", "_limit", "_lock", "_scheduled", "_total_at",
+        "_touched", "_upstream", "_waiting", "client", "closed", "fd", "first_byte_s", "heartbeat", "phase", "why",
+    )  # fmt: skip
+
+    def __init__(self, guardian: Guardian, client: Any, lock: Any, beat_every: float) -> None:
+        self.why: str | None = None
+        self.client = client
+        self.fd = -1
+        self.closed = False
+        self.heartbeat: Callable[[], None] | None = None
+        self._guardian = guardian
+        self._lock = lock
+        self._upstream: GuardedSocket | None = None
+        self._waiting = False
+        self.phase = "total"
+        self.first_byte_s = NEVER
+        self._limit = NEVER
+        self._total_at = NEVER
+        self._touched = self._beat_last = time.monotonic()
+        self._beat_every = beat_every
+        self._scheduled = NEVER
+
+    def arm(self, phase: str, seconds: float, total: float | None = None) -> None:
+        """Begin a phase that may be silent for `seconds`; `total`, said first, is the budget in seconds of all phases."""
+        now = time.monotonic()
+        self._touched = now
+        self.phase, self._limit = phase, seconds
+        if total is not None and self._total_at == NEVER:
+            self._total_at = now + total
+        self._guardian.schedule(self, self.next_check())
+
+    def connected(self) -> None:
+        """Note that the upstream is connected: from now on `first_byte_s` counts."""
+        self.arm("first_byte", self.first_byte_s)
+
+    def again(self) -> bool:
+        """Forget a deadline that ended one attempt, so that another may be made; false where none may."""
+        with self._lock:
+            if self.why in (CLIENT_GONE, "total"):
+                return False
+            self.why = None
+            return True
+
+    def beat(self, heartbeat: Callable[[], None]) -> None:
+        """Write heartbeats with `heartbeat` from now on, whenever the upstream is silent for long enough."""
+        self.heartbeat = heartbeat
+        self._guardian.schedule(self, self.next_check())
+
+    def touch(self) -> None:
+        """Note that the upstream has sent something: the idle deadline and the heartbeat start anew."""
+        self._touched = time.monotonic()
+
+    def wait(self) -> None:
+        """Enter a wait for the upstream; heartbeats may be written until `woke`."""
+        self._waiting = True
+
+    def woke(self) -> None:
+        """Leave the wait. When this returns, no heartbeat is being written."""
+        with self._lock:
+            self._waiting = False
+
+    def attach(self, sock: GuardedSocket) -> None:
+        """Remember the upstream's socket; one that comes too late is shut down at once."""
+        with self._lock:
+            self._upstream = sock
+            if self.why is not None:
+                sock.shut()
+
+    def detach(self) -> None:
+        """Forget the upstream's socket; after this no event of this exchange can touch it."""
+        with self._lock:
+            self._upstream = None
+
+    def close(self) -> None:
+        """End the watch. Nothing is shut down and nothing is written for this exchange any more."""
+        self._guardian.forget(self)
+        with self._lock:
+            self.closed = True
+            self._upstream = None
+            self.heartbeat = None
+
+    def next_check(self) -> float:
+        """Return when (monotonic seconds) the guardian must look at this call again."""
+        due = min(self._touched + self._limit, self._total_at)
+        if self.heartbeat is not None:
+            due = min(due, max(self._touched, self._beat_last) + self._beat_every)
+        return due
+
+    def check(self, now: float) -> None:
+        """Act on what is due; called by the guardian alone."""
+        if now >= self._total_at:
+            self.end("total")
+        elif now >= self._touched + self._limit:
+            self.end(self.phase)
+        elif self.heartbeat is not None and now >= max(self._touched, self._beat_last) + self._beat_every:
+            self._beat_last = now
+            self._beat()
+
+    def end(self, why: str) -> None:
+        """Give the exchange up: whatever it waits for upstream returns at once."""
+        with self._lock:
+            if self.closed or self.why is not None:
+                return
+            self.why = why
+            if self._upstream is not None:
+                self._upstream.shut()
+
+    def _beat(self) -> None:
+        with self._lock:
+            if not self._waiting or self.heartbeat is None or self.why is not None:
+                return
+            # A client that does not read would block the guardian: then there is no heartbeat.
+            if not _ready(self.client, select.POLLOUT):
+                return
+            try:
+                self.heartbeat()
+            except Exception as error:
+                if not isinstance(error, OSError):
+                    log.exception("a heartbeat failed; its exchange ends")
+                self.why = CLIENT_GONE
+                if self._upstream is not None:
+                    self._upstream.shut()
+
+
+class Guardian:
+    """Watches the calls of one worker. Make it after the fork; `stop` ends its thread."""
+
+    def __init__(self, heartbeat_s: float = 15.0) -> None:
+        self.heartbeat_s = heartbeat_s
+        self._new_lock = native("_thread", "allocate_lock")
+        self._lock = self._new_lock()
+        self._epoll = native("select", "epoll")()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wakeup, select.EPOLLIN)
+        self._calls: dict[int, Call] = {}
+        self._heap: list[tuple[float, int, Call]] = []
+        self._count = itertools.count()
+        self._asleep_until = NEVER
+        self._stopped = False
+        self._done = self._new_lock()
+        self._done.acquire()
+        native("_thread", "start_new_thread")(self._run, ())
+
+    def watch(self, client: Any) -> Call:
+        """Watch the client behind `client`, a socket (or `None`: nobody to lose), until the call is closed."""
+        call = Call(self, client, self._new_lock(), self.heartbeat_s)
+        if client is not None:
+            with self._lock:
+                call.fd = fd = client.fileno()
+                self._calls[fd] = call
+                # A half-close counts as gone: no client of this API sends one and still wants its answer.
+                self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+        return call
+
+    def forget(self, call: Call) -> None:
+        """Stop watching the client of `call`."""
+        with self._lock:
+            if self._calls.get(call.fd) is call:
+                del self._calls[call.fd]
+                with contextlib.suppress(OSError):  # the server has closed the client's socket already
+                    self._epoll.unregister(call.fd)
+
+    def schedule(self, call: Call, when: float) -> None:
+        """Look at `call` at `when` (monotonic seconds) at the latest."""
+        if when >= call._scheduled:
+            return
+        with self._lock:
+            call._scheduled = when
+            heapq.heappush(self._heap, (when, next(self._count), call))
+            wake = when < self._asleep_until
+            if wake:
+                self._asleep_until = when
+        if wake:
+            os.eventfd_write(self._wakeup, 1)
+
+    def stop(self) -> None:
+        """End the guardian's thread and wait for it."""
+        self._stopped = True
+        os.eventfd_write(self._wakeup, 1)
+        self._done.acquire()
+        self._epoll.close()
+        os.close(self._wakeup)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped:
+                with self._lock:
+                    self._asleep_until = when = self._heap[0][0] if self._heap else NEVER
+                timeout = -1 if when == NEVER else max(0.0, when - time.monotonic())
+                for fd, _ in self._epoll.poll(timeout):
+                    if fd == self._wakeup:
+                        os.eventfd_read(self._wakeup)
+                    else:
+                        self._client_event(fd)
+                self._check_due(time.monotonic())
+        except BaseException:
+            # Without the guardian no deadline holds: better no worker than a deaf one.
+            log.critical("the guardian died; the worker ends", exc_info=True)
+            os._exit(70)
+        finally:
+            self._done.release()
+
+    def _client_event(self, fd: int) -> None:
+        with self._lock:
+            call = self._calls.get(fd)
+            # The event may be of an earlier exchange on a descriptor that has come back: ask the socket itself.
+            if call is None or not _ready(call.client, select.POLLRDHUP):
+                if call is not None:
+                    self._epoll.modify(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+                return
+            del self._calls[fd]
+            self._epoll.unregister(fd)
+        call.end(CLIENT_GONE)
+
+    def _check_due(self, now: float) -> None:
+        while True:
+            with self._lock:
+                if not self._heap or self._heap[0][0] > now:
+                    return
+                when, _, call = heapq.heappop(self._heap)
+                if call.closed or when != call._scheduled:
+                    continue
+                call._scheduled = NEVER
+            call.check(now)
+            if not call.closed and call.why is None:
+                self.schedule(call, call.next_check())
+
+
+def _ready(sock: Any, events: int) -> bool:
+    poll = native("select", "poll")()
+    try:
+        poll.register(sock.fileno(), events)
+    except (ValueError, OSError):
+        return True
+    found = poll.poll(0)
+    return bool(found) and bool(found[0][1] & (events | select.POLLHUP | select.POLLERR))

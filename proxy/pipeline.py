@@ -1,0 +1,328 @@
+"""The life of one exchange, top to bottom: from `authenticate` to `on_complete`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import orjson
+
+from proxy import body, failures, fold, relay, schemas
+from proxy.chain import Chain
+from proxy.errors import Reject, UpstreamError
+from proxy.exchange import Attempt, Exchange, Filter, Reply
+from proxy.gateway import Gateway, Model, Target
+from proxy.guardian import CLIENT_GONE, Call
+from proxy.providers import base
+from proxy.upstream import Answer
+
+log = logging.getLogger("lockgate")
+
+JSON = "application/json"
+SSE = "text/event-stream; charset=utf-8"
+
+#: Without a credential a body is read up to this size, and only where some model is public.
+ANONYMOUS_BODY_BYTES = 64 << 10
+
+#: Headers that a proxy in front would add. An `insecure` gateway refuses them: it must not be served to others.
+FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
+#: Kinds of tools that are a search of the web under another name.
+SEARCH_TOOL = "web_search"
+
+
+class Client(Protocol):
+    """The way to the client: its socket, whether it was sent headers, and the body of the request."""
+
+    socket: Any
+    committed: bool
+
+    def read(self, limit: int) -> bytes:
+        """Return the body; raise `Reject` where it is larger than `limit` bytes or not JSON by its headers."""
+
+    def heartbeat(self) -> None:
+        """Send the headers of a stream, if they have not been sent, and a comment."""
+
+
+class Run:
+    """One exchange on its way. `answer` never raises; `close` must be called once, after the last byte."""
+
+    def __init__(self, gateway: Gateway, exchange: Exchange, client: Client) -> None:
+        self.gateway = gateway
+        self.exchange = exchange
+        self.client = client
+        self.chain: Chain = gateway.chain
+        self.call: Call | None = None
+        self.upstream: Answer | None = None
+        self._body_bytes = 0
+
+    def identify(self) -> None:
+        """Ask the plugins who is calling; refuse a caller whom nobody knows unless something here is public."""
+        exchange, server = self.exchange, self.gateway.settings.server
+        if server.insecure:
+            if any(name in exchange.headers for name in FORWARDED):
+                raise Reject(
+                    403, "insecure_gateway", "This gateway has no authentication and serves no forwarded requests."
+                )
+            exchange.identity = self.gateway.chain.authenticate(exchange)
+            return
+        exchange.identity = self.gateway.chain.authenticate(exchange)
+        if exchange.identity is None and not self.gateway.public:
+            raise unauthorized(exchange)
+
+    def answer(self) -> Iterator[bytes]:
+        """Answer a chat completion; `exchange.outcome.status` and `response_headers` hold what goes before the body."""
+        exchange = self.exchange
+        try:
+            self.identify()
+            self._read()
+            model = self._model()
+            self.chain = model.chain
+            reply, before = self.chain.on_request(exchange)
+            self._begin(model, reply)
+            source, track, completion = self._ask(model, reply)
+            filters = self.chain.on_response(exchange, before)
+            exchange.outcome.status = 200
+            if exchange.stream:
+                return self._stream(source, track, filters)
+            return self._whole(source, track, completion, filters)
+        except Exception as error:
+            return self.refuse(error)
+
+    def refuse(self, error: BaseException) -> Iterator[bytes]:
+        """Answer with an error instead: as a status, or as an event where a heartbeat has sent the headers already."""
+        reject = self.explain(error)
+        self.exchange.response_headers.update(reject.headers)
+        if self.client.committed:
+            return relay.broken(self.exchange, reject)
+        self.exchange.outcome.status = reject.status
+        return self._hand_over(orjson.dumps(reject.body()), complete=False)
+
+    def explain(self, error: BaseException) -> Reject:
+        """Return what the client is told of `error`, and note it in the outcome; the log gets the rest and the culprit."""
+        outcome = self.exchange.outcome
+        if isinstance(error, Reject):
+            reject = error
+        else:
+            outcome.culprit = self.chain.culprit(error)
+            if outcome.culprit is not None:
+                log.error("plugin %s failed on %s", outcome.culprit, self.exchange.id, exc_info=error)
+                reject = Reject(500, "plugin_error", "A plugin of the gateway failed; its log says more.")
+            else:
+                log.error("exchange %s failed", self.exchange.id, exc_info=error)
+                reject = Reject(500, "internal_error", "The gateway failed; its log says more.")
+        outcome.code = reject.code or reject.type
+        outcome.client_gone = outcome.client_gone or reject.code == CLIENT_GONE
+        return reject
+
+    def close(self) -> None:
+        """End the exchange: free the upstream, journal the end, tell the plugins. Never raises."""
+        exchange, call = self.exchange, self.call
+        outcome = exchange.outcome
+        if self.upstream is not None:
+            if outcome.complete:
+                self.upstream.drain()
+            self.upstream.close()
+        if call is not None:
+            # A client that left during the last write has been told nothing yet.
+            outcome.client_gone = outcome.client_gone or (call.why == CLIENT_GONE and not outcome.complete)
+            call.close()
+        if self._body_bytes:
+            self.gateway.bodies.give(self._body_bytes)
+        if not outcome.complete and outcome.code is None:
+            outcome.code, outcome.client_gone = CLIENT_GONE, True
+        outcome.duration_s = time.monotonic() - exchange.started
+        try:
+            self.gateway.journal.end(exchange)
+        except OSError:
+            log.exception("the journal could not take the end of %s", exchange.id)
+        self.chain.on_complete(exchange)
+
+    def _read(self) -> None:
+        """Read and check the body."""
+        exchange, server = self.exchange, self.gateway.settings.server
+        limit = server.max_body_bytes
+        known = exchange.identity is not None or server.insecure
+        raw = self.client.read(limit if known else min(limit, ANONYMOUS_BODY_BYTES))
+        exchange.body = body.parse(raw)
+        schemas.check_chat(exchange.body)
+        exchange.model = exchange.body["model"]
+        exchange.stream = bool(exchange.body.get("stream"))
+
+    def hold(self, size_bytes: int) -> None:
+        """Count a body against the budget over all bodies in flight; raise `Reject` where it does not fit."""
+        if not self.gateway.bodies.take(size_bytes):
+            raise Reject(
+                503, "server_is_overloaded", "The gateway holds too many requests.", headers={"retry-after": "1"}
+            )
+        self._body_bytes += size_bytes
+
+    def _model(self) -> Model:
+        """Find the model and check what the request asks of it."""
+        exchange = self.exchange
+        name = exchange.body["model"]
+        model = self.gateway.model(name)
+        if exchange.identity is None and not self.gateway.settings.server.insecure:
+            # Whether the model exists is no business of a caller without a credential.
+            if model is None or not model.settings.public:
+                raise unauthorized(exchange)
+        if model is None:
+            raise not_found(name)
+        schemas.check_unknown(exchange.body, _Any() if "*" in model.parameters else model.parameters)
+        if not model.settings.web_search and _searches(exchange.body):
+            raise Reject(
+                403,
+                "capability_not_allowed",
+                f"The model '{name}' may not search the web here.",
+                param="web_search_options",
+            )
+        return model
+
+    def _begin(self, model: Model, reply: Reply | None) -> None:
+        """Write the start line: what is called from here on has been written down first."""
+        self.call = self.gateway.guardian.watch(self.client.socket)
+        if reply is not None:
+            return
+        self.exchange.target = model.targets[0].label
+        try:
+            self.gateway.journal.start(self.exchange)
+        except OSError:
+            log.exception("the journal could not take the start of %s", self.exchange.id)
+            raise Reject(
+                503,
+                "journal_unavailable",
+                "The gateway cannot record requests at the moment.",
+                headers={"retry-after": "5"},
+            ) from None
+
+    def _ask(self, model: Model, reply: Reply | None) -> tuple[relay.Source, relay.Track, tuple[bytes, Any] | None]:
+        """Return the answer's source: the plugin's reply, or the first target that answers before anything was handed on."""
+        exchange, call = self.exchange, self.call
+        assert call is not None
+        if exchange.stream:
+            call.beat(self.client.heartbeat)
+        if reply is not None:
+            track = relay.Track(exchange)
+            return relay.Source(relay.primed(relay.replied(reply, track, call))), track, None
+        failed: UpstreamError | None = None
+        for target in model.targets:
+            if failed is not None and not call.again():
+                break
+            attempt = Attempt(target.label, time.monotonic())
+            exchange.attempts.append(attempt)
+            exchange.target = target.label
+            try:
+                return self._attempt(target, attempt, call)
+            except UpstreamError as error:
+                failed = error
+                attempt.code = error.code
+                if not error.fallback:
+                    break
+            finally:
+                attempt.seconds = time.monotonic() - attempt.started
+        assert failed is not None
+        raise failed
+
+    def _attempt(
+        self, target: Target, attempt: Attempt, call: Call
+    ) -> tuple[relay.Source, relay.Track, tuple[bytes, Any] | None]:
+        exchange = self.exchange
+        request = {**exchange.body, "model": target.model or exchange.body["model"]}
+        wire: base.Call | Reply = target.provider.open(exchange, request)
+        track = relay.Track(exchange)
+        if isinstance(wire, Reply):
+            call.arm("first_byte", target.timeouts.first_byte, target.timeouts.total)
+            attempt.status = 200
+            return relay.Source(relay.primed(relay.replied(wire, track, call))), track, None
+        if self.upstream is not None:
+            self.upstream.close()
+        self.upstream = answer = target.upstream.send(call, wire.outgoing, target.timeouts)
+        attempt.status = answer.status
+        if answer.status != 200:
+            raise _refusal(answer, wire)
+        if exchange.stream and not answer.headers.get("content-type", "").startswith(JSON):
+            source = relay.Source(relay.primed(relay.streamed(answer, wire, target.provider.native, track)))
+            answer.begin()
+            return source, track, None
+        whole = answer.read_all()
+        completion = wire.completion(whole)
+        track.event(fold.unfold(completion))
+        if exchange.stream:
+            return relay.Source(relay.replied(Reply(completion=completion), track, call)), track, None
+        return relay.Source(iter(())), track, (whole if target.provider.native else b"", completion)
+
+    def _stream(self, source: relay.Source, track: relay.Track, filters: list[Filter]) -> Iterator[bytes]:
+        pieces = relay.primed(relay.filtered(iter(source), filters))
+        return relay.as_stream(self.exchange, source, pieces, track, self._settle, self.explain)
+
+    def _whole(
+        self, source: relay.Source, track: relay.Track, whole: tuple[bytes, Any] | None, filters: list[Filter]
+    ) -> Iterator[bytes]:
+        """Fold a whole answer through the filters; one that nobody changes goes out as it came."""
+        exchange = self.exchange
+        if whole is not None and not filters:
+            raw, completion = whole
+            out = raw or orjson.dumps(completion)
+        else:
+            pieces = source if whole is None else iter((fold.unfold(whole[1]),))
+            completion = relay.folded(relay.filtered(iter(pieces), filters))
+            if whole is None and not source.ended:
+                raise UpstreamError(502, "upstream_stream_cut", "The answer ended before it was complete.")
+            if track.usage_event is not None:
+                completion["usage"] = track.usage_event["usage"]
+            out = orjson.dumps(completion)
+        exchange.outcome.first_event_s = time.monotonic() - exchange.started
+        self._settle()
+        return self._hand_over(out, complete=True)
+
+    def _settle(self) -> None:
+        """Write the settle line: what the answer cost is known before its last byte is handed over."""
+        if self.exchange.attempts:
+            try:
+                self.gateway.journal.settle(self.exchange)
+            except OSError:
+                log.exception("the journal could not take what %s cost", self.exchange.id)
+
+    def _hand_over(self, out: bytes, complete: bool) -> Iterator[bytes]:
+        self.exchange.response_headers["content-length"] = str(len(out))
+        return self._once(out, complete)
+
+    def _once(self, out: bytes, complete: bool) -> Iterator[bytes]:
+        self.exchange.outcome.bytes_out += len(out)
+        yield out
+        self.exchange.outcome.complete = complete
+
+
+class _Any:
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+def unauthorized(exchange: Exchange) -> Reject:
+    """Return OpenAI's answer to a caller whom no plugin knows: whether there was a credential at all is told apart."""
+    headers = {"www-authenticate": "Bearer"}
+    if "authorization" in exchange.headers:
+        return Reject(401, "invalid_api_key", "Incorrect API key provided.", headers=headers)
+    message = "Missing bearer authentication in header: send `Authorization: Bearer <key>`."
+    return Reject(401, None, message, headers=headers)
+
+
+def not_found(model: str) -> Reject:
+    """Return the one answer for a model that does not exist and for one that the caller may not use."""
+    shown = model if len(model) <= 100 else model[:100] + "…"
+    return Reject(404, "model_not_found", f"The model `{shown}` does not exist or you do not have access to it.")
+
+
+def _searches(request: dict[str, Any]) -> bool:
+    if request.get("web_search_options") is not None:
+        return True
+    return any(str(tool.get("type")).startswith(SEARCH_TOOL) for tool in request.get("tools") or ())
+
+
+def _refusal(answer: Answer, wire: base.Call) -> UpstreamError:
+    """Return what an upstream's status other than 200 means; of its body no more is read than an error needs."""
+    if answer.status < 400:
+        return failures.failure(502, answer.headers)
+    return wire.error(answer.status, answer.headers, answer.read_all(64 << 10))

@@ -1,0 +1,1 @@
+"""What Lockgate keeps: the database with its tables, and the journal."""

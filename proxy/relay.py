@@ -1,0 +1,251 @@
+"""How an answer reaches the client: read from its source, through the filters, as a stream or as a whole."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain as joined
+from typing import Any
+
+import orjson
+
+from proxy import fold, sockets, sse
+from proxy.errors import Reject, UpstreamError
+from proxy.exchange import Event, Exchange, Filter, Pause, Reply, Usage
+from proxy.guardian import Call
+from proxy.providers import base
+from proxy.upstream import Answer, given_up
+
+Piece = bytes | Event
+"""A chunk of canonical events as they arrived, or one event that was parsed."""
+
+
+class Track:
+    """What has been seen of an answer: its choices, their finish reasons, its usage. `many`: more than one choice was asked for."""
+
+    __slots__ = ("exchange", "finished", "many", "seen", "usage_event")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.many = exchange.body.get("n") not in (None, 1)
+        self.seen: set[int] = set()
+        self.finished = exchange.outcome.finish_reasons = {}
+        self.usage_event: Event | None = None
+
+    def raw(self, chunk: bytes) -> None:
+        """Take note of canonical events, by byte tests wherever these can tell."""
+        finishes = sse.finishes(chunk)
+        seen = sse.indexes(chunk) if self.many else ()
+        if finishes is None or seen is None:
+            for event in parsed(chunk):
+                self.event(event)
+            return
+        self.seen.update(seen)
+        self.finished.update(finishes)
+
+    def event(self, event: Event) -> None:
+        """Take note of one event, and keep its usage from the client: it goes out once, at the end, to those who asked."""
+        for choice in event.get("choices") or ():
+            index = choice.get("index") or 0
+            self.seen.add(index)
+            if choice.get("finish_reason"):
+                self.finished[index] = choice["finish_reason"]
+        usage = event.get("usage")
+        if usage is not None:
+            if isinstance(usage, dict):
+                self.exchange.usage = usage_of(usage)
+                self.usage_event = {**event, "choices": [], "usage": usage}
+            event["usage"] = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether each choice that began has finished."""
+        return bool(self.finished) and self.seen <= self.finished.keys()
+
+
+def usage_of(said: dict[str, Any]) -> Usage:
+    """Read OpenAI's usage object; what is missing or no whole number of tokens counts as none."""
+    prompt = _part(said, "prompt_tokens_details")
+    completion = _part(said, "completion_tokens_details")
+    return Usage(
+        prompt_tokens=_tokens(said, "prompt_tokens"),
+        completion_tokens=_tokens(said, "completion_tokens"),
+        cached_tokens=_tokens(prompt, "cached_tokens"),
+        cache_write_tokens=_tokens(prompt, "cache_write_tokens"),
+        reasoning_tokens=_tokens(completion, "reasoning_tokens"),
+        audio_tokens=_tokens(prompt, "audio_tokens") + _tokens(completion, "audio_tokens"),
+    )
+
+
+def _part(said: dict[str, Any], key: str) -> dict[str, Any]:
+    part = said.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def _tokens(said: dict[str, Any], key: str) -> int:
+    count = said.get(key)
+    return count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 0
+
+
+def streamed(answer: Answer, wire: base.Call, native: bool, track: Track) -> Iterator[Piece]:
+    """Yield what a streaming upstream sends, unparsed where it is canonical; end only when the answer is whole.
+
+    Raises `UpstreamError` where it is not: cut, without a finish, garbage, an error in any shape.
+    """
+    events_seen = False
+    try:
+        while not wire.complete:
+            chunk = answer.read()
+            if native and chunk and not wire.parser.pending and sse.canonical(chunk):  # type: ignore[attr-defined]
+                track.raw(chunk)
+                events_seen = True
+                yield chunk
+                continue
+            for payload in wire.frames(chunk):
+                if native and sse.canonical(event_bytes := sse.encode(payload.data)):
+                    track.raw(event_bytes)
+                    events_seen = True
+                    yield event_bytes
+                    continue
+                for event in wire.events(payload):
+                    track.event(event)
+                    events_seen = True
+                    # An event that held nothing but usage is kept for the end.
+                    if event.get("choices") or track.usage_event is None:
+                        yield event
+                if wire.complete:
+                    break
+            if not chunk:
+                break
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UpstreamError(502, "upstream_malformed", "The upstream sent something that is no answer.") from None
+    if not events_seen:
+        raise UpstreamError(502, "upstream_empty_response", "The upstream's answer holds no completion.")
+    if not wire.complete or not track.whole:
+        raise UpstreamError(502, "upstream_stream_cut", "The upstream's answer ended before it was complete.")
+
+
+def replied(reply: Reply, track: Track, call: Call) -> Iterator[Event]:
+    """Yield the events of a plugin's or an embedded provider's answer."""
+    for event in fold.spread(reply.completion) if reply.completion is not None else reply.events or ():
+        if isinstance(event, Pause):
+            _pause(call, event.seconds)
+            continue
+        track.event(event)
+        if event.get("choices") or track.usage_event is None:
+            yield event
+    if not track.whole:
+        raise RuntimeError("a reply ended without a finish reason for each of its choices")
+
+
+def _pause(call: Call, seconds: float) -> None:
+    """Wait as one waits for an upstream: the guardian ends it when the client leaves or a deadline passes."""
+    waiting, other = sockets.pair()
+    try:
+        waiting.settimeout(seconds)
+        call.attach(waiting)
+        call.wait()
+        waiting.recv(1)
+    except TimeoutError:
+        pass
+    finally:
+        call.woke()
+        call.detach()
+        waiting.close()
+        other.close()
+    if call.why is not None:
+        raise given_up(call)
+
+
+def parsed(chunk: bytes) -> list[Event]:
+    """Return the events of a chunk of canonical events."""
+    return [orjson.loads(event[6:]) for event in chunk.split(b"\n\n")[:-1]]
+
+
+def _events(pieces: Iterable[Piece]) -> Iterator[Event]:
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            yield from parsed(piece)
+        else:
+            yield piece
+
+
+def filtered(pieces: Iterator[Piece], filters: list[Filter]) -> Iterator[Piece]:
+    """Send the pieces through the filters; without any they stay as they are."""
+    if not filters:
+        return pieces
+    events = _events(pieces)
+    for each in filters:
+        events = iter(each(events))
+    return events
+
+
+def primed(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Fetch the first piece, so that its failure comes while there can still be a status or another target."""
+    for first in pieces:
+        return joined((first,), pieces)
+    return iter(())
+
+
+class Source:
+    """Hands pieces on and knows whether their origin came to its end: what filters swallow can't make a cut answer whole."""
+
+    __slots__ = ("_pieces", "ended")
+
+    def __init__(self, pieces: Iterator[Piece]) -> None:
+        self._pieces = pieces
+        self.ended = False
+
+    def __iter__(self) -> Iterator[Piece]:
+        yield from self._pieces
+        self.ended = True
+
+
+def as_stream(
+    exchange: Exchange,
+    source: Source,
+    pieces: Iterator[Piece],
+    track: Track,
+    settle: Callable[[], None],
+    explain: Callable[[BaseException], Reject],
+) -> Iterator[bytes]:
+    """Yield the client's stream. It ends with `[DONE]` if and only if the source was whole; else with an error, cut."""
+    outcome = exchange.outcome
+    try:
+        for piece in pieces:
+            out = piece if isinstance(piece, bytes) else sse.encode(orjson.dumps(piece))
+            if outcome.first_event_s is None:
+                outcome.first_event_s = time.monotonic() - exchange.started
+            outcome.bytes_out += len(out)
+            yield out
+        if not source.ended:
+            raise UpstreamError(502, "upstream_stream_cut", "The answer ended before it was complete.")
+        last = sse.DONE
+        if track.usage_event is not None and (exchange.body.get("stream_options") or {}).get("include_usage"):
+            last = sse.encode(orjson.dumps(track.usage_event)) + last
+        settle()
+        outcome.bytes_out += len(last)
+        yield last
+        outcome.complete = True
+    except GeneratorExit:
+        raise
+    except Exception as error:
+        yield from broken(exchange, explain(error))
+
+
+def broken(exchange: Exchange, reject: Reject) -> Iterator[bytes]:
+    """Yield the error event of a stream that can't go on, then cut it: no `[DONE]` and no terminating chunk."""
+    if not exchange.outcome.client_gone:
+        out = sse.encode(orjson.dumps(reject.body()))
+        exchange.outcome.bytes_out += len(out)
+        yield out
+    raise ConnectionResetError(errno.ECONNRESET, "the answer was cut")
+
+
+def folded(pieces: Iterator[Piece]) -> dict[str, Any]:
+    """Gather a stream into one completion."""
+    whole = fold.Fold()
+    for event in _events(pieces):
+        whole.add(event)
+    return whole.completion()

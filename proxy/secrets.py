@@ -1,0 +1,140 @@
+"""Secrets and paths in the configuration: where they are read from, and what keeps a secret from being shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, NoReturn
+
+from marshmallow import ValidationError, fields
+
+SECRET_MASK = "***"
+#: The longest secret that is read from a file, in bytes: a certificate chain with its key is well below it.
+LONGEST_FILE = 1 << 20
+
+_folder: ContextVar[Path | str] = ContextVar("folder")
+
+
+@contextmanager
+def relative_to(folder: Path) -> Iterator[None]:
+    """Within the block, relative paths in the configuration start at `folder`."""
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+
+
+def resolve(path: str) -> Path:
+    """Return `path` as an absolute one: `~` is the home directory, relative ones start at the file's folder."""
+    return Path(os.path.abspath(os.path.join(_folder.get(""), os.path.expanduser(path))))
+
+
+class Secret:
+    """A text that no log, error or listing shows; `reveal()` is the only way to it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the secret itself."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return SECRET_MASK
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(SECRET_MASK, spec)
+
+    def __eq__(self, other: object) -> bool:
+        return self._text == other._text if isinstance(other, Secret) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled: it would be written down")
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Secret:
+        return self
+
+
+class SecretField(fields.Field[Secret]):
+    """A secret option: `{ env = "NAME" }` or `{ file = "/path" }`, never the text itself. Loads as a `Secret`."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Secret:
+        if isinstance(value, str):
+            # The text is not repeated: it is the secret.
+            raise ValidationError('a secret is not written here: use { env = "NAME" } or { file = "/path" }')
+        if not isinstance(value, dict) or len(value) != 1 or not {"env", "file"} & value.keys():
+            raise ValidationError('must be { env = "NAME" } or { file = "/path" }')
+        [(kind, where)] = value.items()
+        if not isinstance(where, str) or not where:
+            raise ValidationError({kind: [f"must be a text that names the {_KINDS[kind]}"]})
+        return Secret(_from_env(where) if kind == "env" else _from_file(where))
+
+
+_KINDS = {"env": "environment variable", "file": "file"}
+
+
+def _from_env(name: str) -> str:
+    text = os.environ.get(name)
+    if text is None:
+        raise ValidationError(f"environment variable {name} is not set: set it before Lockgate starts")
+    if not text.strip():
+        raise ValidationError(f"environment variable {name} is empty")
+    return text.strip()
+
+
+def _from_file(name: str) -> str:
+    path = resolve(name)
+    try:
+        if not os.path.isfile(path):  # a FIFO would block for ever, a directory has nothing to read
+            raise ValidationError(f"{path} is not a file" if os.path.exists(path) else f"{path} does not exist")
+        with path.open("rb") as file:
+            raw = file.read(LONGEST_FILE + 1)
+        if len(raw) > LONGEST_FILE:
+            raise ValidationError(f"{path} is longer than {LONGEST_FILE} bytes")
+        text = raw.decode().strip()
+    except OSError as failure:
+        raise ValidationError(f"{path} cannot be read ({failure.strerror}): make it readable for this user") from None
+    except UnicodeDecodeError:
+        raise ValidationError(f"{path} is not UTF-8 text") from None
+    if not text:
+        raise ValidationError(f"{path} is empty")
+    return text
+
+
+class PathField(fields.Field[Path]):
+    """A path option; relative ones start at the configuration's folder. Loads as an absolute `Path`.
+
+    `exists` asks for a readable `"file"` or a `"folder"`.
+    """
+
+    def __init__(self, *, exists: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.exists = exists
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Path:
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise ValidationError("must be a path")
+        path = resolve(value)
+        if self.exists is None:
+            return path
+        if not (os.path.isfile(path) if self.exists == "file" else os.path.isdir(path)):
+            raise ValidationError(
+                f"{path} is not a {self.exists}" if os.path.exists(path) else f"{path} does not exist"
+            )
+        if not os.access(path, os.R_OK if self.exists == "file" else os.R_OK | os.X_OK):
+            raise ValidationError(f"{path} cannot be read: make it readable for this user")
+        return path

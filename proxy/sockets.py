@@ -1,0 +1,115 @@
+"""Upstream sockets that the guardian may shut down while another thread reads, writes, wraps or closes them."""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import importlib
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Protocol
+
+
+class GuardedSocket(Protocol):
+    """A socket with `shut`, which is safe at any time and from any thread."""
+
+    def shut(self) -> None:
+        """Shut both directions of the transport down; a blocked read or connect returns at once."""
+
+
+def native(module: str, name: str) -> Any:
+    """Return `module.name` as it was before gevent patched it."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched(module):
+        return monkey.get_original(module, name)
+    return getattr(importlib.import_module(module), name)
+
+
+class _Guarded:
+    """Keeps the descriptor open while it is being shut down: a closed number may already be another exchange's."""
+
+    def shut(self) -> None:
+        with self._guard:  # type: ignore[has-type]
+            if self.fileno() != -1:  # type: ignore[attr-defined]
+                with contextlib.suppress(OSError):
+                    # Under gevent the real socket is in `_sock`; of a TLS socket only the transport is shut.
+                    _socket.socket.shutdown(getattr(self, "_sock", self), socket.SHUT_RDWR)  # type: ignore[arg-type]
+
+    def _real_close(self, *args: Any, **kwargs: Any) -> None:
+        with self._guard:  # type: ignore[has-type]
+            super()._real_close(*args, **kwargs)  # type: ignore[misc]
+
+
+# Made at first use, not at import: gevent must have patched `socket` and `ssl` by then, if it is going to.
+@lru_cache(maxsize=1)
+def _classes() -> tuple[type, type]:
+    new_lock = native("_thread", "allocate_lock")
+
+    class Plain(_Guarded, socket.socket):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._guard = new_lock()
+            super().__init__(*args, **kwargs)
+
+    class Tls(_Guarded, ssl.SSLSocket):
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            self = super().__new__(cls, *args, **kwargs)
+            self._guard = new_lock()
+            return self
+
+        def do_handshake(self, *args: Any, **kwargs: Any) -> None:
+            # The plain socket has handed its descriptor to this one: from here on this one must be shut down.
+            announce: Callable[[Any], None] | None = getattr(self.context, "announce", None)
+            if announce is not None:
+                announce(self)
+            super().do_handshake(*args, **kwargs)
+
+    return Plain, Tls
+
+
+def connect(host: str, port: int, options: Any, announce: Callable[[GuardedSocket], None]) -> Any:
+    """Connect to the first address of `host` that accepts; each socket is announced before it waits.
+
+    Raises `socket.gaierror` where the name has no address, else the last address's `OSError`.
+    """
+    error: OSError | None = None
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+        sock = _classes()[0](family, kind, protocol)
+        try:
+            for option in options or ():
+                sock.setsockopt(*option)
+            announce(sock)
+            sock.connect(address)
+            return sock
+        except OSError as failed:
+            error = failed
+            sock.close()
+    raise error or OSError(f"no address for {host}")
+
+
+def pair() -> tuple[Any, Any]:
+    """Return a connected pair of sockets, the first of them guarded: something to wait on that can be shut."""
+    left, right = socket.socketpair()
+    return _classes()[0](left.family, left.type, left.proto, fileno=left.detach()), right
+
+
+def tls_context(
+    ca_file: Any, client_cert: Any, client_key: Any, announce: Callable[[GuardedSocket], None]
+) -> ssl.SSLContext:
+    """Return a client context that verifies, trusting `ca_file` alone where one is given, else the system's authorities.
+
+    Raises `OSError` (`ssl.SSLError` included) where a file can't be used.
+    """
+    context = ssl.create_default_context(cafile=ca_file)
+    if ca_file is None and not context.get_ca_certs():
+        import certifi
+
+        context.load_verify_locations(cafile=certifi.where())
+    if client_cert is not None:
+        # A password callback: without one OpenSSL would ask on the terminal and hang.
+        context.load_cert_chain(client_cert, client_key, password=lambda: b"")
+    context.sslsocket_class = _classes()[1]
+    context.announce = announce  # type: ignore[attr-defined]
+    return context

@@ -1,0 +1,180 @@
+"""A real gateway in processes of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import openai
+from wire import PATIENCE_S, Wire
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+ECHO = """
+chain = ["keys"]
+
+[plugins.keys]
+use = "api_keys"
+
+[providers.echo]
+use = "echo"
+
+[models.echo]
+targets = ["echo"]
+"""
+
+
+class Gateway:
+    """gunicorn with the repository's `gunicorn.conf.py`, on a free port, from its making until `stop()`.
+
+    `toml` is the configuration without `[server]`, which is made from `server`. `key` is an API key that is known from
+    the start, `log` all that was written so far.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        toml: str = ECHO,
+        *,
+        worker: str = "threads",
+        server: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.address = ("127.0.0.1", self.port)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.config = folder / "lockgate.toml"
+        settings = {"bind": f"127.0.0.1:{self.port}", "state": "var", "worker": worker, "workers": 1, **(server or {})}
+        # JSON's strings, numbers, booleans and flat lists are TOML's too.
+        lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+        self.config.write_text("\n".join([toml, "[server]", *lines, ""]))
+        self.key = new_key(self.config)
+        self._text: list[str] = []
+        self._said = threading.Condition()
+        self._workers: set[int] = set()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-c", str(REPOSITORY / "gunicorn.conf.py")],
+            cwd=folder,
+            env={**_environment(), "LOCKGATE_CONFIG": str(self.config), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self.pid = self._process.pid
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self._wait_until_healthy()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def log(self) -> str:
+        """What the processes have written to their standard output and error."""
+        with self._said:
+            return "".join(self._text)
+
+    def wait_log(self, pattern: str, timeout_s: float = PATIENCE_S) -> re.Match[str]:
+        """Wait until the log matches a regular expression."""
+        with self._said:
+            found = self._said.wait_for(lambda: re.search(pattern, "".join(self._text)), timeout_s)
+        assert found, f"the log never said {pattern!r}:\n{self.log}"
+        return found
+
+    def worker_pids(self) -> list[int]:
+        """Return the worker processes of this moment."""
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+            pids = [int(pid) for pid in children.split()]
+            self._workers.update(pids)
+            return pids
+        return []
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the journal's lines so far, of all files."""
+        files = sorted((self.folder / "var" / "journal").glob("*.jsonl"))
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+    def client(self, **options: Any) -> openai.OpenAI:
+        """Return the official client with the gateway's key, which does not try again; close it after use."""
+        return openai.OpenAI(
+            **{"base_url": f"{self.url}/v1", "api_key": self.key, "max_retries": 0, "timeout": PATIENCE_S, **options}
+        )
+
+    def wire(self) -> Wire:
+        """Open a connection of bare bytes."""
+        return Wire(self.address, self.key)
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        """End the gateway, by force where it does not go in time; return its exit status."""
+        self.worker_pids()
+        if self._process.poll() is None:
+            self._process.send_signal(how)
+        try:
+            self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            for pid in self.worker_pids() or self._workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        status = self._process.wait(PATIENCE_S)
+        # The pipe ends when the last worker has gone.
+        self._reader.join(PATIENCE_S)
+        return status
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                with self._said:
+                    self._text.append(line)
+                    self._said.notify_all()
+
+    def _wait_until_healthy(self) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            for _ in range(int(PATIENCE_S / 0.05)):
+                with contextlib.suppress(OSError), self.wire() as wire:
+                    if wire.get("/healthz").status == 200:
+                        return
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(0.05)
+                    break
+        raise AssertionError(f"the gateway did not start:\n{self.log}")
+
+
+def free_port() -> int:
+    """Return a port of the loopback on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def new_key(config: Path, name: str = "test", **details: Any) -> str:
+    """Make an API key in the database of a configuration."""
+    from proxy.config import assemble
+    from proxy.keys import create, pepper
+    from proxy.records.database import Database, location, migrate
+
+    settings, _ = assemble(config)
+    migrate(settings)
+    with contextlib.closing(Database(location(settings))) as database, database.write() as connection:
+        return create(connection, pepper(settings), name=name, **details)[1]
+
+
+def _environment() -> dict[str, str]:
+    """The environment without what would configure a gateway or send its calls elsewhere."""
+    unwanted = re.compile(r"LOCKGATE_|OPENAI_|GUNICORN_|(HTTPS?|ALL|NO)_PROXY$", re.I)
+    return {name: value for name, value in os.environ.items() if not unwanted.match(name)}

@@ -1,0 +1,287 @@
+"""Answers through a real gateway, from an upstream that does what upstreams do, and what broken ones do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import openai
+import pytest
+from gateways import Gateway
+from upstreams import End, Gate, Upstream, bytewise, chunked, gzipped, head, json_answer, sse, stream_answer, streaming
+from wire import Wire
+
+from proxy.testing import completion, stream
+
+CONFIG = """
+chain = ["keys"]
+
+[plugins.keys]
+use = "api_keys"
+
+[providers.up]
+use = "openai"
+base_url = "{url}"
+timeouts = {{ connect = 2, first_byte = 20, idle = 20 }}
+
+[models.mock]
+targets = ["up"]
+"""
+
+ASK = {"model": "mock", "messages": [{"role": "user", "content": "Hi"}]}
+STREAM = {**ASK, "stream": True}
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[Upstream]:
+    with Upstream() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def behind(worker: str, up: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with the upstream behind it, which each test scripts anew."""
+    made = Gateway(tmp_path_factory.mktemp("behind"), CONFIG.format(url=up.url), worker=worker)
+    yield made
+    made.stop()
+
+
+def text_of(gateway: Gateway) -> str:
+    with gateway.client() as client:
+        return "".join(c.choices[0].delta.content or "" for c in client.chat.completions.create(**STREAM) if c.choices)
+
+
+def ended(gateway: Gateway, wire: Wire | None = None) -> dict:
+    """The journal's last line. An exchange ends after its last byte, but before the next one on its connection."""
+    if wire is not None:
+        wire.get("/healthz")
+    record = gateway.records()[-1]
+    assert record["kind"] == "end"
+    return record
+
+
+LEGAL = {
+    "as OpenAI sends it": lambda: stream_answer(),
+    "one byte at a time": lambda: [streaming(), *(chunked(b, last=False) for b in bytewise(sse(stream()))), b"0\r\n\r\n"],
+    "CRLF": lambda: stream_answer(sse(stream(), end=b"\r\n")),
+    "CR": lambda: stream_answer(sse(stream(), end=b"\r")),
+    "a byte order mark": lambda: stream_answer(b"\xef\xbb\xbf" + sse(stream())),
+    "comments": lambda: stream_answer(b": hello\n\n:\n" + sse(stream()).replace(b"\n\n", b"\n\n: OPENROUTER PROCESSING\n\n")),
+    "an id": lambda: stream_answer(b"id: 1\n" + sse(stream()) + b": x\n\n"),
+    "retry": lambda: stream_answer(b"retry: 3000\n\n" + sse(stream())),
+    "event names": lambda: stream_answer(sse(stream()).replace(b"data: {", b"event: message\ndata: {")),
+    "an event without data": lambda: stream_answer(b"event: ping\n\ndata:\n\n" + sse(stream())),
+    "data over several lines": lambda: stream_answer(sse(stream()).replace(b',"choices"', b',\ndata: "choices"').replace(b', "choices"', b',\ndata: "choices"')),
+    "no space after the colon": lambda: stream_answer(sse(stream()).replace(b"data: ", b"data:")),
+    "gzip": lambda: gzipped(sse(stream()), content_type="text/event-stream"),
+    "the end of the connection as the end": lambda: [head(200, content_type="text/event-stream", connection="close"), sse(stream()), End("fin")],
+    "data after [DONE]": lambda: stream_answer(sse(stream()) + b"data: {}\n\n"),
+    "a whole completion instead": lambda: json_answer(completion()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("framing", LEGAL)
+def test_whatever_legal_framing_comes_in_the_same_answer_goes_out(behind: Gateway, up: Upstream, framing: str) -> None:
+    up.scripts = [lambda _: LEGAL[framing]()]
+    assert text_of(behind) == "Hello there"
+    with behind.wire() as wire:
+        answer = wire.post(STREAM)
+        assert answer.whole
+        assert answer.events[-1] == "[DONE]"
+        assert answer.body.endswith(b"data: [DONE]\n\n")
+        assert ended(behind, wire)["finish"] == {"0": "stop"}
+
+
+def test_canonical_events_pass_as_they_came(behind: Gateway, up: Upstream) -> None:
+    events = [json.dumps(e, separators=(",", ":")).encode() for e in stream() if not e.get("usage")]
+    odd = [event.replace(b'"object"', b'  "object"') for event in events]
+    up.scripts = [lambda _: stream_answer(sse(odd))]
+    with behind.wire() as wire:
+        assert wire.post(STREAM).body == sse(odd)
+
+
+def test_usage_is_asked_for_and_goes_only_to_those_who_asked(behind: Gateway, up: Upstream) -> None:
+    up.scripts = [lambda _: stream_answer()]
+    with behind.wire() as wire:
+        without = wire.post(STREAM)
+        up_body = up.requests[-1].json
+        asked = wire.post({**STREAM, "stream_options": {"include_usage": True}})
+        record = ended(behind, wire)
+    assert up_body["stream_options"] == {"include_usage": True}
+    assert not any(event.get("usage") for event in without.events[:-1])
+    usage = [event for event in asked.events[:-1] if event.get("usage")]
+    assert len(usage) == 1
+    assert usage[0] == asked.events[-2]
+    assert usage[0]["choices"] == []
+    assert record["usage"]["completion"] == usage[0]["usage"]["completion_tokens"]
+
+
+def test_usage_in_every_event_comes_out_once_and_at_the_end(behind: Gateway, up: Upstream) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    up.scripts = [lambda _: stream_answer([{**e, "usage": usage} for e in stream() if e["choices"]])]
+    with behind.wire() as wire:
+        events = wire.post({**STREAM, "stream_options": {"include_usage": True}}).events
+    assert [e.get("usage") for e in events[:-1]] == [None] * (len(events) - 2) + [usage]
+
+
+def test_the_connection_to_the_upstream_is_used_again_after_a_stream(behind: Gateway, up: Upstream) -> None:
+    up.scripts = [lambda _: stream_answer()]
+    with behind.wire() as wire:
+        wire.post(STREAM)
+        connection = up.requests[-1].connection
+        wire.post(STREAM)
+    assert up.requests[-1].connection is connection
+
+
+def hello(*more: dict) -> bytes:
+    """The beginning of a stream: its first two events, and more."""
+    return sse([*stream()[:2], *more], done=False)
+
+
+BROKEN = {
+    "the connection ends": lambda: [streaming(), chunked(hello(), last=False), End("fin")],
+    "the connection is reset": lambda: [streaming(), chunked(hello(), last=False), End("rst")],
+    "the body ends without [DONE]": lambda: stream_answer(sse(stream(), done=False)),
+    "no finish reason": lambda: stream_answer(hello() + b"data: [DONE]\n\n"),
+    "the end is in the middle of an event": lambda: stream_answer(hello()[:-20]),
+    "garbage": lambda: stream_answer(hello() + b"data: {nonsense\n\n"),
+    "invalid UTF-8": lambda: stream_answer(hello() + b'data: {"choices": [], "x": "\xff\xfe"\n\n'),
+    "HTML": lambda: stream_answer(hello() + b"data: <html></html>\n\n"),
+    "a line without end": lambda: [streaming(), chunked(hello(), last=False), *[chunked(b"x" * 65536, last=False)] * 160],
+    "an error object": lambda: stream_answer(hello({"error": {"message": "boom", "type": "server_error"}})),
+    "an error text": lambda: stream_answer(hello({"error": "boom"})),
+    "a flat error": lambda: stream_answer(hello({"message": "boom", "code": "x"})),
+    "an error event": lambda: stream_answer(hello() + b'event: error\ndata: {"type": "overloaded"}\n\n'),
+    "an error within a chunk": lambda: stream_answer(hello({**stream()[2], "error": {"message": "boom"}})),
+    "a bad chunk size": lambda: [streaming(), chunked(hello(), last=False), b"zz\r\n"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_stream_never_looks_complete(behind: Gateway, up: Upstream, fault: str) -> None:
+    up.scripts = [lambda _: BROKEN[fault]()]
+    with pytest.raises(openai.APIError):
+        text_of(behind)
+    with behind.wire() as wire:
+        answer = wire.post(STREAM)
+    assert answer.status == 200
+    assert not answer.whole
+    assert b"[DONE]" not in answer.body
+    assert answer.events[-1]["error"]["code"]
+    assert "error" not in answer.events[-2]
+    record = ended(behind)
+    assert (record["complete"], record["code"]) == (False, answer.events[-1]["error"]["code"])
+
+
+def test_a_stream_with_one_of_two_choices_finished_is_cut(behind: Gateway, up: Upstream) -> None:
+    finished = stream()[-2]
+    other = {**stream()[1], "choices": [{**stream()[1]["choices"][0], "index": 1}]}
+    up.scripts = [lambda _: stream_answer(sse([*stream()[:2], other, finished]))]
+    with behind.wire() as wire:
+        answer = wire.post({**STREAM, "n": 2})
+    assert not answer.whole
+    assert answer.events[-1]["error"]["code"] == "upstream_stream_cut"
+
+
+REFUSED = {
+    400: (400, "invalid_request_error", "bad", openai.BadRequestError),
+    401: (502, "api_error", "upstream_auth_error", openai.InternalServerError),
+    403: (502, "api_error", "upstream_auth_error", openai.InternalServerError),
+    404: (404, "invalid_request_error", "model_not_found", openai.NotFoundError),
+    408: (504, "timeout_error", "upstream_timeout", openai.InternalServerError),
+    409: (409, "invalid_request_error", "conflict", openai.ConflictError),
+    413: (413, "invalid_request_error", "request_too_large", openai.APIStatusError),
+    422: (400, "invalid_request_error", "bad", openai.BadRequestError),
+    429: (429, "rate_limit_error", "rate_limit_exceeded", openai.RateLimitError),
+    500: (502, "api_error", "upstream_error", openai.InternalServerError),
+    503: (503, "service_unavailable_error", "server_is_overloaded", openai.InternalServerError),
+    529: (503, "service_unavailable_error", "server_is_overloaded", openai.InternalServerError),
+    302: (502, "api_error", "upstream_error", openai.InternalServerError),
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("status", REFUSED)
+def test_an_upstreams_refusal_keeps_its_meaning(behind: Gateway, up: Upstream, status: int, streamed: bool) -> None:
+    error = {"error": {"message": "the upstream's own words", "type": "x", "param": None, "code": "bad"}}
+    up.scripts = [lambda _: json_answer(error, status=status, location="http://127.0.0.1:1/")]
+    expected, type_, code, raised = REFUSED[status]
+    with behind.client() as client, pytest.raises(raised) as caught:
+        client.chat.completions.create(**ASK, stream=streamed)
+    assert caught.value.status_code == expected
+    assert (caught.value.type, caught.value.code) == (type_, code)
+    assert caught.value.request_id.startswith("req_")
+
+
+WORTHLESS = {
+    "an empty body": lambda: json_answer(b""),
+    "not JSON": lambda: json_answer(b"<html>login</html>"),
+    "an error with status 200": lambda: json_answer({"error": {"message": "boom", "code": 500}}),
+    "no choices": lambda: json_answer({"object": "chat.completion"}),
+    "choices null": lambda: json_answer({"choices": None}),
+    "no content": lambda: head(204),
+    "a body shorter than its length": lambda: [head(200, content_type="application/json", content_length=500), b'{"ch', End("fin")],
+    "a reset": lambda: [head(200, content_type="application/json", content_length=500), End("rst")],
+    "a closed connection": lambda: [End("fin")],
+    "a header without end": lambda: [b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000 + b"\r\n\r\n", End("fin")],
+    "too many headers": lambda: [head(200, **{f"h{n}": 1 for n in range(101)}), End("fin")],
+    "no HTTP": lambda: [b"SSH-2.0-OpenSSH_9.2\r\n", End("fin")],
+    "a stream without events": lambda: stream_answer(b""),
+    "only [DONE]": lambda: stream_answer(b"data: [DONE]\n\n"),
+    "an error first": lambda: stream_answer(sse([{"error": {"message": "boom"}}], done=False)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("fault", WORTHLESS)
+def test_an_answer_that_is_none_is_a_status_of_its_own(
+    behind: Gateway, up: Upstream, fault: str, streamed: bool
+) -> None:
+    up.scripts = [lambda _: WORTHLESS[fault]()]
+    with behind.wire() as wire:
+        answer = wire.post({**ASK, "stream": streamed})
+    assert answer.status == 502
+    assert answer.whole
+    assert answer.json["error"]["type"] == "api_error"
+    assert set(answer.json["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_whole_answer_goes_out_as_it_came(behind: Gateway, up: Upstream) -> None:
+    raw = json.dumps(completion(), indent=1).encode()
+    up.scripts = [lambda _: json_answer(raw)]
+    with behind.wire() as wire:
+        answer = wire.post(ASK)
+        assert ended(behind, wire)["complete"]
+    assert answer.body == raw
+    assert up.requests[-1].json == ASK
+
+
+def test_what_a_client_may_not_set_does_not_reach_the_upstream(behind: Gateway, up: Upstream) -> None:
+    up.scripts = [lambda _: json_answer(completion())]
+    with behind.wire() as wire:
+        wire.post(ASK, cookie="a=b", openai_organization="org", x_forwarded_for="6.6.6.6", accept_encoding="zstd")
+    sent = up.requests[-1].headers
+    assert sent.keys() <= {"host", "user-agent", "accept-encoding", "content-type", "content-length", "connection"}
+    assert sent["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("phase", ["before the headers", "before the first event", "between events", "whole answer"])
+def test_a_client_that_leaves_takes_the_upstream_with_it(behind: Gateway, up: Upstream, phase: str) -> None:
+    gate = Gate()
+    scripts = {
+        "before the headers": [gate],
+        "before the first event": [streaming(), gate],
+        "between events": [streaming(), chunked(hello(), last=False), gate],
+        "whole answer": [head(200, content_type="application/json", content_length=100), b"{", gate],
+    }
+    up.scripts = [lambda _: iter(scripts[phase])]
+    seen = len(up.requests)
+    with behind.wire() as wire:
+        wire.request(ASK if phase == "whole answer" else STREAM)
+        request = up.wait_request(seen + 1)
+        if phase == "between events":
+            wire.read_until(b"\n\n")
+        up.wait_for(lambda: request.connection.sent >= sum(len(s) for s in scripts[phase] if isinstance(s, bytes)))
+    connection = up.wait_end(request.connection.number)
+    assert connection.ended_by == "client"
+    gate.open()
