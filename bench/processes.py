@@ -46,8 +46,12 @@ class Meter:
 
 
 def memory_kib(root: int) -> dict[str, float]:
-    """Return the KiB that a tree holds: `PSS` shares out what several processes map, `RSS` counts it for each."""
-    sums = {"PSS": 0.0, "RSS": 0.0}
+    """Return the KiB that a tree holds.
+
+    `RSS` counts a page for each process that maps it, `PSS` shares it out among all of the machine, `PSS_ANON` is the
+    part of it that no file is behind: pages which only this tree can share, so that no other process moves the figure.
+    """
+    sums = {"RSS": 0.0, "PSS": 0.0, "PSS_ANON": 0.0}
     for process in tree(root):
         with contextlib.suppress(OSError):
             for line in (PROC / str(process) / "smaps_rollup").read_text().splitlines():

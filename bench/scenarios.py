@@ -119,13 +119,14 @@ def idle(run: Run) -> list[Figure]:
                 streams.open(count)
                 time.sleep(0.5)  # first events are through; what threads leave behind is given back
                 now = memory_kib(server.process.pid)
-                found |= {f"{kind}, {count}": (now[kind] - before[kind]) / count for kind in now}
+                found |= {f"{kind} {count}": (now[kind] - before[kind]) / count for kind in now}
             samples.add(side, found)
     return [
         samples.figure("memory before any stream, PSS", "MiB", "before"),
         *(
-            samples.figure(f"idle stream, {kind} open", "KiB", kind, STREAM_KIB, "gateway")
-            for kind in ("PSS, 500", "RSS, 500", "PSS, 1000", "RSS, 1000")
+            samples.figure(f"idle stream, {count} open, {kind}", "KiB", f"{kind} {count}", STREAM_KIB, "gateway")
+            for count in (500, 1000)
+            for kind in ("PSS_ANON", "RSS")
         ),
     ]
 

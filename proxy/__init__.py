@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from proxy.gateway import Gateway
 
 __all__ = [
-    "Attempt", "ConfigError", "Event", "Exchange", "Filter", "Gateway", "Identity", "Outcome", "Pause", "Reject", "Reply",
-    "Secret", "SecretField", "UpstreamError", "Usage", "hold", "hookimpl", "json_line", "rewrite_text",
+    "Attempt", "ConfigError", "Event", "Exchange", "Filter", "Gateway", "Identity", "Outcome", "Pause", "Reject",
+    "Reply", "Secret", "SecretField", "UpstreamError", "Usage", "hold", "hookimpl", "json_line", "rewrite_text",
 ]  # fmt: skip
 
 

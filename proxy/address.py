@@ -25,7 +25,7 @@ def parse(bind: str) -> tuple[str, int] | str:
         raise ValueError(f"{port!r} is not a port: it must be a number up to 65535")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    elif ":" in host:
+    elif ":" in host and "/" not in host:
         raise ValueError(f'an IPv6 address is written in brackets: "[{host}]:{port}"')
     if any(character.isspace() or character in "/@" for character in host):
         raise ValueError(f"{host!r} is not a host")

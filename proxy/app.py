@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import orjson
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -24,7 +25,8 @@ log = logging.getLogger("lockgate")
 def create_app(settings: Settings | None = None, catalog: Catalog | None = None) -> Flask:
     """Build a gateway and the application that serves it; call it in the worker, after the fork.
 
-    Without `settings` the configuration is read: the copy that the master checked, else the file itself. Raises `ConfigError`.
+    Without `settings` the configuration is read: the copy that the master checked, else the file itself. Raises
+    `ConfigError`.
     """
     if settings is None:
         copy = os.environ.get(ACTIVE)
@@ -54,4 +56,4 @@ def create_app(settings: Settings | None = None, catalog: Catalog | None = None)
 def _failed(error: Exception) -> Response:
     log.error("a request failed outside of any exchange", exc_info=error)
     reject = Reject(500, "internal_error", "The gateway failed; its log says more.")
-    return Response(api.orjson.dumps(reject.body()), 500, mimetype=api.JSON)
+    return Response(orjson.dumps(reject.body()), 500, mimetype="application/json")

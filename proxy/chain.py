@@ -28,18 +28,18 @@ class Chain:
 
     def __init__(self, plugins: Mapping[str, Any]) -> None:
         self.names = tuple(plugins)
+        self._plugins = dict(plugins)
         self._files = {
             member.__code__.co_filename: name
-            for name, plugin in reversed(plugins.items())
+            for name, plugin in reversed(self._plugins.items())
             for member in vars(type(plugin)).values()
             if hasattr(member, "__code__")
         }
-        self._plugins = dict(plugins)
         manager = self.manager = pluggy.PluginManager("lockgate")
         manager.add_hookspecs(hookspecs)
         problems = []
         # pluggy calls the last registered first.
-        for name, plugin in reversed(plugins.items()):
+        for name, plugin in reversed(self._plugins.items()):
             try:
                 manager.register(plugin, name)
             except pluggy.PluginValidationError as error:
@@ -129,7 +129,5 @@ class Chain:
                             f"plugins.{name}: {impl.name}: the chain decides the order; no tryfirst, trylast or wrapper"
                         )
                     elif inspect.isgeneratorfunction(own.function):
-                        problems.append(
-                            f"plugins.{name}: {impl.name}: must return, not yield (a filter is a function that it returns)"
-                        )
+                        problems.append(f"plugins.{name}: {impl.name}: must return, not yield; a filter is returned")
         return problems

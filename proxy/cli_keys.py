@@ -26,25 +26,21 @@ if TYPE_CHECKING:
 UNITS_S = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-class Expiry(click.ParamType):
-    """`90d`, `12h`, `30m`, `2w` from now, or a date with or without a time, in UTC unless it says otherwise."""
-
-    name = "expiry"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds since 1970, later than now."""
-        span = re.fullmatch(r"([0-9]{1,4})([mhdw])", value)
-        if span:
-            when = time.time() + int(span[1]) * UNITS_S[span[2]]
-        else:
-            try:
-                date = datetime.fromisoformat(value)
-                when = (date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-            except (ValueError, OverflowError):
-                self.fail(f"{value!r} is neither a span such as 90d or 12h nor a date such as 2030-01-31", param, ctx)
-        if when <= time.time():
-            self.fail(f"{value!r} is not in the future", param, ctx)
-        return when
+def expiry(value: str) -> float:
+    """Return seconds since 1970 for `90d`, `12h`, `30m`, `2w` from now, or for a date, in UTC if it does not say."""
+    span = re.fullmatch(r"([0-9]{1,4})([mhdw])", value)
+    if span:
+        when = time.time() + int(span[1]) * UNITS_S[span[2]]
+    else:
+        try:
+            date = datetime.fromisoformat(value)
+            when = (date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError) as failure:
+            example = "a span such as 90d or 12h nor a date such as 2030-01-31"
+            raise click.BadParameter(f"{value!r} is neither {example}") from failure
+    if when <= time.time():
+        raise click.BadParameter(f"{value!r} is not in the future")
+    return when
 
 
 @click.group()
@@ -57,7 +53,7 @@ def keys() -> None:
 @click.option("--team", help="The team that it belongs to.")
 @click.option("--owner", help="Who answers for it.")
 @click.option("--note", help="Anything else.")
-@click.option("--expires", type=Expiry(), metavar="90d|DATE", help="When it ends; never, if not given.")
+@click.option("--expires", type=expiry, metavar="90d|DATE", help="When it ends; never, if not given.")
 @config_option
 @json_option
 def create(path: Path | None, as_json: bool, **details: Any) -> None:

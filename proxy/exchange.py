@@ -25,7 +25,7 @@ class Identity:
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens of one exchange. Cached and cache-write tokens are inside `prompt_tokens`, reasoning inside `completion_tokens`."""
+    """Tokens of one exchange. Those of the prompt include the cached ones, those of the completion the reasoning."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -73,7 +73,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Reply:
-    """An answer given by a plugin or an embedded provider instead of an upstream: a completion or an iterator of events."""
+    """An answer by a plugin or an embedded provider instead of an upstream: a completion or an iterator of events."""
 
     completion: dict[str, Any] | None = None
     events: Iterable[Event | Pause] | None = None
@@ -85,7 +85,7 @@ class Reply:
 
 @dataclass(slots=True, frozen=True)
 class Pause:
-    """Yielded between the events of a `Reply`: the core waits so long, unless the client leaves or a deadline passes."""
+    """Yielded between the events of a `Reply`: the core waits so long, or until client or time are gone."""
 
     seconds: float
 

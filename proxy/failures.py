@@ -14,8 +14,9 @@ from proxy.errors import UpstreamError
 RETRY_AFTER_S = (1, 120)
 
 _OVERFLOW = re.compile(
-    r"context_length_exceeded|exceed_context_size|maximum context length|context (window|length|size)|prompt is too long"
-    r"|too many (input )?tokens|input is too long|exceeds? the (available )?context|reduce the length",
+    r"context_length_exceeded|exceed_context_size|maximum context length|context (window|length|size)"
+    r"|prompt is too long|too many (input )?tokens|input is too long|exceeds? the (available )?context"
+    r"|reduce the length",
     re.IGNORECASE,
 )
 _QUOTA = frozenset(
@@ -93,7 +94,7 @@ def in_answer(error: Any) -> UpstreamError:
 
 
 def retry_after(value: str | None, default: int) -> int:
-    """Return a `Retry-After` for clients, in seconds, from an upstream's: seconds or a date; anything else is `default`."""
+    """Return a `Retry-After` for clients, in seconds, from an upstream's seconds or date; else from `default`."""
     seconds: float = default
     if value is not None:
         try:

@@ -29,9 +29,9 @@ def rewrite_text(
     anything, not its positions.
 
     `longest`, in characters and at least 1, bounds a match together with what it looks ahead at (anchors, `\b` and a
-    single character of look-ahead need not be counted). Look-behind may reach back as far, or 64 characters. As much
-    as `longest` is held back; what is held for a choice comes out in or right before its finish event, and is dropped
-    if the stream ends without one. Events left without anything to say are dropped.
+    single character of look-ahead need not be counted). Look-behind may reach back as far, or 64 characters. One
+    character more than `longest` is held back; what is held for a choice comes out in or right before its finish event,
+    and is dropped if the stream ends without one. Events left without anything to say are dropped.
 
     Log probabilities and token ids would tell the original text: `logprobs` becomes null and `token_ids` is taken off
     every event, whether or not anything matched. Events are changed in place.
@@ -149,8 +149,8 @@ class _Texts:
 
     def _take(self, kind: str, index: int | None, part: dict[str, Any], name: str, last: bool) -> None:
         text = part.get(name)
-        window = self._windows.get((kind, index))
-        if isinstance(text, str) and (text or (last and window)):
+        if isinstance(text, str) and (text or last):
+            window = self._windows.get((kind, index))
             if window is None:
                 window = self._windows[kind, index] = self._new()
             part[name] = window.take(text, last)

@@ -21,21 +21,11 @@ from proxy.guardian import Guardian
 from proxy.records.database import Database, location
 from proxy.records.journal import Journal
 from proxy.records.snapshot import Snapshot
-from proxy.settings import Connection, ModelSettings, Settings, Timeouts
+from proxy.routing import Breaker, Target
+from proxy.settings import Connection, ModelSettings, Settings
 from proxy.upstream import Adapter, Upstream
 
 log = logging.getLogger("lockgate")
-
-
-class Target:
-    """One place where a model's exchanges can go: a provider, the upstream's name for the model, and its deadlines."""
-
-    def __init__(self, label: str, provider: Any, upstream: Upstream, model: str | None, timeouts: Timeouts) -> None:
-        self.label = label
-        self.provider = provider
-        self.upstream = upstream
-        self.model = model
-        self.timeouts = timeouts
 
 
 class Model:
@@ -92,18 +82,22 @@ class Gateway:
         self._chains: dict[tuple[str, ...], Chain] = {}
         self.chain = self._chain(settings.chain)
         self.models: dict[str, Model] = {}
+        breakers: dict[str, Breaker] = {}
         for pattern, own in settings.models.items():
             targets = []
             for target in own.targets:
                 provider, upstream, connection = providers[target.provider]
                 label = target.provider if target.model is None else f"{target.provider}/{target.model}"
                 timeouts = replace(connection.timeouts, **own.timeouts)
-                targets.append(Target(label, provider, upstream, target.model, timeouts))
+                # Models that share a target share what is known of it.
+                breaker = breakers.setdefault(label, Breaker(connection.breaker.failures, connection.breaker.open))
+                targets.append(Target(label, provider, upstream, target.model, timeouts, breaker, target.weight))
             self.models[pattern] = Model(own, self.chain if own.chain is None else self._chain(own.chain), targets)
         by_length = sorted((p for p in self.models if "*" in p), key=len, reverse=True)
         self._patterns = [(re.compile(".*".join(map(re.escape, p.split("*")))), self.models[p]) for p in by_length]
         self.public = any(model.settings.public for model in self.models.values())
         self.bodies = Bodies(settings.server.max_bodies_bytes)
+        self._stopped = False
 
     def model(self, name: str) -> Model | None:
         """Return the model that `name` means: the exact one, else that of the longest pattern that matches."""
@@ -118,8 +112,8 @@ class Gateway:
         When the process ends, `stop` is called if it was not before.
         """
         atexit.register(self.stop)
-        self.journal = Journal(self.state / "journal")
         self.guardian = Guardian(self.settings.server.heartbeat)
+        self.journal = Journal(self.state / "journal")
         for name, plugin in self.plugins.items():
             start = getattr(plugin, "on_start", None)
             if start is not None:
@@ -128,6 +122,9 @@ class Gateway:
 
     def stop(self) -> None:
         """Tell the plugins and close everything, once; never raises."""
+        if self._stopped:
+            return
+        self._stopped = True
         atexit.unregister(self.stop)
         for name, plugin in self.plugins.items():
             stop = getattr(plugin, "on_stop", None)

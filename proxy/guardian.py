@@ -57,7 +57,7 @@ class Call:
         self._scheduled = NEVER
 
     def arm(self, phase: str, seconds: float, total: float | None = None) -> None:
-        """Begin a phase that may be silent for `seconds`; `total`, said first, is the budget in seconds of all phases."""
+        """Begin a phase that may be silent for `seconds`; the first `total` is the budget of all phases together."""
         now = time.monotonic()
         self._touched = now
         self.phase, self._limit = phase, seconds

@@ -181,7 +181,7 @@ def ensure_first_key(settings: Settings) -> str | None:
 
 def _next_version(connection: Connection) -> int:
     bump = update(versions).values(version=versions.c.version + 1).returning(versions.c.version)
-    return connection.execute(bump).scalar_one()
+    return int(connection.execute(bump).scalar_one())
 
 
 def _key(row: Row[Any]) -> Key:

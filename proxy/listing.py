@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -10,7 +11,7 @@ from proxy.catalog import Catalog, Found
 from proxy.problems import join
 from proxy.reference import literal, options
 from proxy.secrets import SECRET_MASK, Secret
-from proxy.settings import Connection, Settings
+from proxy.settings import Connection, Settings, Target
 
 
 def as_toml(settings: Settings) -> str:
@@ -28,7 +29,7 @@ def as_toml(settings: Settings) -> str:
     for name, model in settings.models.items():
         told = _fields(model)
         del told["pattern"]
-        told["targets"] = [target.provider + (f"/{target.model}" if target.model else "") for target in model.targets]
+        told["targets"] = [_target(target) for target in model.targets]
         lines += _table(join("models", name), told)
     return "\n".join(lines) + "\n"
 
@@ -93,8 +94,13 @@ def _fields(record: Any) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
+def _target(target: Target) -> Any:
+    to = target.provider + (f"/{target.model}" if target.model else "")
+    return to if target.weight is None else {"to": to, "weight": target.weight}
+
+
 def _connection(connection: Connection) -> dict[str, Any]:
-    told = _fields(connection) | {"timeouts": _fields(connection.timeouts)}
+    told = _fields(connection)
     if connection.proxy is not None:
         parts = urlsplit(connection.proxy)
         user, at, host = parts.netloc.rpartition("@")
@@ -106,6 +112,8 @@ def _plain(value: Any) -> Any:
     """Return what can be written, and of secrets the mask."""
     if isinstance(value, Secret):
         return SECRET_MASK
+    if is_dataclass(value):
+        return _plain(_fields(value))
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple | set | frozenset):

@@ -13,9 +13,10 @@ from proxy import body, failures, fold, relay, schemas
 from proxy.chain import Chain
 from proxy.errors import Reject, UpstreamError
 from proxy.exchange import Attempt, Exchange, Filter, Reply
-from proxy.gateway import Gateway, Model, Target
+from proxy.gateway import Gateway, Model
 from proxy.guardian import CLIENT_GONE, Call
 from proxy.providers import base
+from proxy.routing import Route, Target, all_open, counts_against
 from proxy.upstream import Answer
 
 log = logging.getLogger("lockgate")
@@ -31,6 +32,10 @@ FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "v
 
 #: Kinds of tools that are a search of the web under another name.
 SEARCH_TOOL = "web_search"
+
+
+Answered = tuple[relay.Source, relay.Track, tuple[bytes, Any] | None]
+"""Where an answer comes from, what is seen of it, and of a whole one its bytes (none: not OpenAI's) and what they say."""
 
 
 class Client(Protocol):
@@ -83,6 +88,9 @@ class Run:
             reply, before = self.chain.on_request(exchange)
             self._begin(model, reply)
             source, track, completion = self._ask(model, reply)
+            if exchange.attempts and self.gateway.settings.server.target_headers:
+                exchange.response_headers["x-lockgate-target"] = exchange.target or ""
+                exchange.response_headers["x-lockgate-attempts"] = str(len(exchange.attempts))
             filters = self.chain.on_response(exchange, before)
             exchange.outcome.status = 200
             if exchange.stream:
@@ -101,7 +109,7 @@ class Run:
         return self._hand_over(orjson.dumps(reject.body()), complete=False)
 
     def explain(self, error: BaseException) -> Reject:
-        """Return what the client is told of `error`, and note it in the outcome; the log gets the rest and the culprit."""
+        """Return what the client is told of `error`, and note it in the outcome; the log gets the rest."""
         outcome = self.exchange.outcome
         if isinstance(error, Reject):
             reject = error
@@ -197,8 +205,8 @@ class Run:
                 headers={"retry-after": "5"},
             ) from None
 
-    def _ask(self, model: Model, reply: Reply | None) -> tuple[relay.Source, relay.Track, tuple[bytes, Any] | None]:
-        """Return the answer's source: the plugin's reply, or the first target that answers before anything was handed on."""
+    def _ask(self, model: Model, reply: Reply | None) -> Answered:
+        """Return the source of the answer: the plugin's reply, or the first target that begins to answer."""
         exchange, call = self.exchange, self.call
         assert call is not None
         if exchange.stream:
@@ -206,28 +214,45 @@ class Run:
         if reply is not None:
             track = relay.Track(exchange)
             return relay.Source(relay.primed(relay.replied(reply, track, call))), track, None
+        route = Route(model.targets, model.settings.retry)
         failed: UpstreamError | None = None
-        for target in model.targets:
+        for target, wait_s in route:
             if failed is not None and not call.again():
                 break
-            attempt = Attempt(target.label, time.monotonic())
-            exchange.attempts.append(attempt)
-            exchange.target = target.label
-            try:
-                return self._attempt(target, attempt, call)
-            except UpstreamError as error:
-                failed = error
-                attempt.code = error.code
-                if not error.fallback:
-                    break
-            finally:
-                attempt.seconds = time.monotonic() - attempt.started
-        assert failed is not None
-        raise failed
+            if wait_s:
+                relay.pause(call, wait_s)
+            failed, answered = self._try(target, call)
+            if answered is not None:
+                return answered
+            assert failed is not None
+            if not failed.fallback:
+                break
+            route.failed(target, failed)
+        raise failed or all_open(model.targets)
 
-    def _attempt(
-        self, target: Target, attempt: Attempt, call: Call
-    ) -> tuple[relay.Source, relay.Track, tuple[bytes, Any] | None]:
+    def _try(self, target: Target, call: Call) -> tuple[UpstreamError | None, Answered | None]:
+        """Ask one target; tell its breaker and the exchange how that went."""
+        attempt = Attempt(target.label, time.monotonic())
+        self.exchange.attempts.append(attempt)
+        self.exchange.target = target.label
+        told = False
+        try:
+            answered = self._attempt(target, attempt, call)
+            target.breaker.note(failed=False)
+            told = True
+            return None, answered
+        except UpstreamError as error:
+            attempt.code = error.code
+            if error.code != CLIENT_GONE:
+                target.breaker.note(failed=counts_against(error))
+                told = True
+            return error, None
+        finally:
+            attempt.seconds = time.monotonic() - attempt.started
+            if not told:
+                target.breaker.leave()
+
+    def _attempt(self, target: Target, attempt: Attempt, call: Call) -> Answered:
         exchange = self.exchange
         request = {**exchange.body, "model": target.model or exchange.body["model"]}
         wire: base.Call | Reply = target.provider.open(exchange, request)

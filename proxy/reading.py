@@ -16,13 +16,14 @@ from proxy.catalog import Catalog, Found
 from proxy.document import Document
 from proxy.problems import flatten, join, suggestion
 from proxy.settings import (
+    BreakerSettings,
     Connection,
     ModelSettings,
     PluginSettings,
     ProviderSettings,
+    Retry,
     ServerSettings,
     Settings,
-    Target,
     Timeouts,
 )
 from proxy.tls import trouble
@@ -124,8 +125,9 @@ class Reading:
             own, wire = _without(raw, schema.fields), {key: raw[key] for key in raw if key in schema.fields}
         use, options = self.uses(own, where, self.catalog.providers, "provider", tuple(schema.fields))
         merged = egress | wire
-        if isinstance(wire.get("timeouts"), dict):
-            merged["timeouts"] = egress.get("timeouts", {}) | wire["timeouts"]
+        for table in ("timeouts", "breaker"):
+            if isinstance(wire.get(table), dict):
+                merged[table] = egress.get(table, {}) | wire[table]
         if "client_cert" in wire:  # a key belongs to its certificate
             merged = _without(merged, () if "client_key" in wire else ("client_key",))
         loaded = self.section(schema, merged, where)
@@ -166,16 +168,13 @@ class Reading:
         if not pattern.strip():
             self.problems.append(f"{where}: a model has a name")
         loaded = self.section(sections.ModelSchema(), raw, where)
-        targets = []
-        for index, text in enumerate(loaded.get("targets", ())):
-            provider, slash, model = text.partition("/")
-            targets.append(Target(provider, model or None))
-            if slash and not model:
-                self.problems.append(f"{where}.targets[{index}]: no model after the slash: {text!r}")
-            if provider not in providers:
-                remedy = suggestion(provider, providers) or f"; add [providers.{provider}]"
-                self.problems.append(f"{where}.targets[{index}]: no provider is called {provider!r}{remedy}")
-        loaded["targets"] = tuple(targets)
+        loaded["targets"] = targets = tuple(loaded.get("targets", ()))
+        for name in dict.fromkeys(target.provider for target in targets):
+            if name not in providers:
+                remedy = suggestion(name, providers) or f"; add [providers.{name}]"
+                self.problems.append(f"{where}.targets: no provider is called {name!r}{remedy}")
+        if "retry" in loaded:
+            loaded["retry"] = Retry(**loaded["retry"])
         if loaded.get("chain") is not None:
             loaded["chain"] = self.chain(loaded["chain"], f"{where}.chain", plugins)
         loaded["parameters"] = tuple(loaded.get("parameters", ()))
@@ -208,7 +207,11 @@ class Reading:
 
 
 def _connection(loaded: dict[str, Any]) -> Connection:
-    own = {"timeouts": Timeouts(**loaded.get("timeouts", {})), "no_proxy": tuple(loaded.get("no_proxy", ()))}
+    own = {
+        "timeouts": Timeouts(**loaded.get("timeouts", {})),
+        "breaker": BreakerSettings(**loaded.get("breaker", {})),
+        "no_proxy": tuple(loaded.get("no_proxy", ())),
+    }
     return Connection(**loaded | own)
 
 

@@ -22,12 +22,13 @@ Piece = bytes | Event
 
 
 class Track:
-    """What has been seen of an answer: its choices, their finish reasons, its usage. `many`: more than one choice was asked for."""
+    """What has been seen of an answer: its choices, their finish reasons, its usage."""
 
     __slots__ = ("exchange", "finished", "many", "seen", "usage_event")
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
+        # More than one choice was asked for: then it counts which ones have begun.
         self.many = exchange.body.get("n") not in (None, 1)
         self.seen: set[int] = set()
         self.finished = exchange.outcome.finish_reasons = {}
@@ -45,7 +46,7 @@ class Track:
         self.finished.update(finishes)
 
     def event(self, event: Event) -> None:
-        """Take note of one event, and keep its usage from the client: it goes out once, at the end, to those who asked."""
+        """Take note of one event and take its usage out: that goes to those who asked, once and at the end."""
         for choice in event.get("choices") or ():
             index = choice.get("index") or 0
             self.seen.add(index)
@@ -130,7 +131,7 @@ def replied(reply: Reply, track: Track, call: Call) -> Iterator[Event]:
     """Yield the events of a plugin's or an embedded provider's answer."""
     for event in fold.spread(reply.completion) if reply.completion is not None else reply.events or ():
         if isinstance(event, Pause):
-            _pause(call, event.seconds)
+            pause(call, event.seconds)
             continue
         track.event(event)
         if event.get("choices") or track.usage_event is None:
@@ -139,8 +140,11 @@ def replied(reply: Reply, track: Track, call: Call) -> Iterator[Event]:
         raise RuntimeError("a reply ended without a finish reason for each of its choices")
 
 
-def _pause(call: Call, seconds: float) -> None:
-    """Wait as one waits for an upstream: the guardian ends it when the client leaves or a deadline passes."""
+def pause(call: Call, seconds: float) -> None:
+    """Wait as one waits for an upstream: the guardian ends it when the client leaves or a deadline passes.
+
+    Raises `UpstreamError` then.
+    """
     waiting, other = sockets.pair()
     try:
         waiting.settimeout(seconds)
@@ -189,7 +193,7 @@ def primed(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 
 class Source:
-    """Hands pieces on and knows whether their origin came to its end: what filters swallow can't make a cut answer whole."""
+    """Hands pieces on and knows whether they came to their end, whatever filters swallow."""
 
     __slots__ = ("_pieces", "ended")
 

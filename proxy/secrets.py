@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -98,21 +99,36 @@ def _from_env(name: str) -> str:
 
 def _from_file(name: str) -> str:
     path = resolve(name)
+    _look(path, "file")
     try:
-        if not os.path.isfile(path):  # a FIFO would block for ever, a directory has nothing to read
-            raise ValidationError(f"{path} is not a file" if os.path.exists(path) else f"{path} does not exist")
         with path.open("rb") as file:
             raw = file.read(LONGEST_FILE + 1)
-        if len(raw) > LONGEST_FILE:
-            raise ValidationError(f"{path} is longer than {LONGEST_FILE} bytes")
         text = raw.decode().strip()
     except OSError as failure:
         raise ValidationError(f"{path} cannot be read ({failure.strerror}): make it readable for this user") from None
     except UnicodeDecodeError:
         raise ValidationError(f"{path} is not UTF-8 text") from None
+    if len(raw) > LONGEST_FILE:
+        raise ValidationError(f"{path} is longer than {LONGEST_FILE} bytes")
     if not text:
         raise ValidationError(f"{path} is empty")
     return text
+
+
+def _look(path: Path, kind: str) -> None:
+    """Raise `ValidationError` unless there is a `"file"` or a `"folder"` at `path`.
+
+    Looked at before it is opened: opening a FIFO would block for ever.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise ValidationError(f"{path} does not exist") from None
+    except (OSError, ValueError) as failure:
+        why = failure.strerror if isinstance(failure, OSError) else "not a path"
+        raise ValidationError(f"{path} cannot be reached ({why})") from None
+    if not (stat.S_ISREG(mode) if kind == "file" else stat.S_ISDIR(mode)):
+        raise ValidationError(f"{path} is not a {kind}")
 
 
 class PathField(fields.Field[Path]):
@@ -131,10 +147,7 @@ class PathField(fields.Field[Path]):
         path = resolve(value)
         if self.exists is None:
             return path
-        if not (os.path.isfile(path) if self.exists == "file" else os.path.isdir(path)):
-            raise ValidationError(
-                f"{path} is not a {self.exists}" if os.path.exists(path) else f"{path} does not exist"
-            )
+        _look(path, self.exists)
         if not os.access(path, os.R_OK if self.exists == "file" else os.R_OK | os.X_OK):
             raise ValidationError(f"{path} cannot be read: make it readable for this user")
         return path

@@ -12,7 +12,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from proxy import address
 from proxy.secrets import PathField, SecretField, resolve
-from proxy.settings import Connection, ServerSettings, Timeouts
+from proxy.settings import BreakerSettings, Connection, Retry, ServerSettings, Target, Timeouts
 
 WORKERS = ("threads", "gevent")
 #: The shortest pepper that is taken, in characters: 128 bits in hexadecimal.
@@ -20,6 +20,8 @@ PEPPER_LENGTH = 32
 
 _timeouts = Timeouts()
 _connection = Connection()
+_breaker = BreakerSettings()
+_retry = Retry()
 _server = ServerSettings(bind="127.0.0.1:8080", state=Path("var"))
 
 
@@ -100,7 +102,7 @@ _TIMEOUTS = {
     "connect": "seconds to connect, TLS included",
     "first_byte": "seconds from the request's end to the first byte of the answer",
     "idle": "seconds between two reads of a stream",
-    "total": "seconds for one call of an upstream altogether",
+    "total": "seconds for an exchange with its upstreams altogether",
 }
 #: `timeouts = { … }` of a connection, and of a model, where what is left out stays as it is.
 TimeoutsSchema = Schema.from_dict(
@@ -113,6 +115,46 @@ TimeoutsSchema = Schema.from_dict(
 ModelTimeoutsSchema = Schema.from_dict(
     {name: SecondsField(metadata=_help(help)) for name, help in _TIMEOUTS.items()}, name="ModelTimeoutsSchema"
 )
+
+
+class BreakerSchema(Schema):
+    """`breaker = { … }` of a connection."""
+
+    failures = _whole(
+        0, 1000, load_default=_breaker.failures, metadata=_help("failures in a row that open it; 0 never does")
+    )
+    open = SecondsField(load_default=_breaker.open, metadata=_help("seconds until one exchange may try again"))
+
+
+class RetrySchema(Schema):
+    """`retry = { … }` of a model."""
+
+    attempts = _whole(
+        1, 20, load_default=_retry.attempts, metadata=_help("calls of upstreams in one exchange, at most")
+    )
+    backoff = SecondsField(
+        load_default=_retry.backoff, metadata=_help("the first wait before a target is tried again is drawn up to it")
+    )
+    longest_wait = SecondsField(
+        load_default=_retry.longest_wait,
+        metadata=_help("no wait is longer; an upstream that asks for more is not tried again"),
+    )
+
+
+class TargetField(fields.Field[Target]):
+    """A target as text, or as a table with a weight."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Target:
+        said = value if isinstance(value, dict) else {"to": value}
+        to, weight = said.get("to"), said.get("weight")
+        if not isinstance(to, str) or not to or said.keys() - {"to", "weight"}:
+            raise ValidationError('must be "PROVIDER", "PROVIDER/MODEL" or { to = "PROVIDER/MODEL", weight = 1 }')
+        if weight is not None and (isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0):
+            raise ValidationError("its weight must be a number above 0")
+        provider, slash, model = to.partition("/")
+        if slash and not model:
+            raise ValidationError(f"no model after the slash: {to!r}")
+        return Target(provider, model or None, weight)
 
 
 class ConnectionSchema(Schema):
@@ -133,6 +175,11 @@ class ConnectionSchema(Schema):
     client_key = PathField(exists="file", load_default=None, metadata=_help("the key of `client_cert`, PEM"))
     timeouts = fields.Nested(
         TimeoutsSchema, load_default=lambda: TimeoutsSchema().load({}), metadata=_help("how long an upstream may take")
+    )
+    breaker = fields.Nested(
+        BreakerSchema,
+        load_default=lambda: BreakerSchema().load({}),
+        metadata=_help("when a target that keeps failing is left alone"),
     )
     pool_size = _whole(
         1, 10000, load_default=_connection.pool_size, metadata=_help("idle connections that a worker keeps open")
@@ -181,6 +228,10 @@ class ServerSchema(Schema):
         load_default=_server.proxied,
         metadata=_help("believe X-Forwarded-For, X-Forwarded-Proto and X-Request-ID: only behind nginx that sets them"),
     )
+    target_headers = FlagField(
+        load_default=_server.target_headers,
+        metadata=_help("tell callers x-lockgate-target and x-lockgate-attempts"),
+    )
 
 
 class KeysSchema(Schema):
@@ -195,10 +246,14 @@ class KeysSchema(Schema):
 class ModelSchema(Schema):
     """`[models.PATTERN]`."""
 
-    targets = _texts(
-        'where it is served, tried in order: `"PROVIDER"` or `"PROVIDER/MODEL"`',
+    targets = fields.List(
+        TargetField(),
         required=True,
         validate=validate.Length(min=1),
+        metadata=_help(
+            'where it is served, tried in order: `"PROVIDER"`, `"PROVIDER/MODEL"`, or `{ to = "…", weight = 2 }`: '
+            "of those with a weight one is drawn to be first"
+        ),
     )
     chain = _texts("plugins for this model's exchanges; the top-level chain where it is left out", load_default=None)
     public = FlagField(load_default=False, metadata=_help("callers need no credential"))
@@ -206,6 +261,9 @@ class ModelSchema(Schema):
     parameters = _texts("request parameters beyond OpenAI's that callers may set; `*` allows all", load_default=[])
     timeouts = fields.Nested(
         ModelTimeoutsSchema, load_default=dict, metadata=_help("instead of the provider's, one by one")
+    )
+    retry = fields.Nested(
+        RetrySchema, load_default=lambda: RetrySchema().load({}), metadata=_help("how often targets are tried")
     )
 
 

@@ -21,6 +21,27 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerSettings:
+    """When a target is left alone: after `failures` in a row (0: never), for `open` seconds."""
+
+    failures: int = 5
+    open: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a model's targets are tried in one exchange; waits are in seconds.
+
+    The wait before a target is tried again is drawn from 0 to `backoff`, doubled with each; an upstream that asks for
+    more than `longest_wait` is not tried again.
+    """
+
+    attempts: int = 3
+    backoff: float = 0.25
+    longest_wait: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """How one provider's upstream is reached; what `[providers.NAME]` leaves out comes from `[egress]`.
 
@@ -33,6 +54,7 @@ class Connection:
     client_cert: Path | None = None
     client_key: Path | None = None
     timeouts: Timeouts = Timeouts()
+    breaker: BreakerSettings = BreakerSettings()
     pool_size: int = 100
     max_answer_bytes: int = 32 << 20
     replay_stale: bool = False
@@ -59,10 +81,14 @@ class ProviderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`"openai"` or `"openai/gpt-5.2"`; without a model the upstream is asked for the one that the client named."""
+    """`"openai"` or `"openai/gpt-5.2"`; without a model the upstream is asked for the one that the client named.
+
+    With a `weight` it takes part in the draw of the target that is tried first.
+    """
 
     provider: str
     model: str | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +106,7 @@ class ModelSettings:
     web_search: bool = False
     parameters: tuple[str, ...] = ()
     timeouts: dict[str, float] = field(default_factory=dict)
+    retry: Retry = Retry()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +124,7 @@ class ServerSettings:
     max_bodies_bytes: int = 256 << 20
     heartbeat: float = 15.0
     proxied: bool = False
+    target_headers: bool = True
 
 
 @dataclass(frozen=True, slots=True)

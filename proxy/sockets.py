@@ -31,15 +31,17 @@ def native(module: str, name: str) -> Any:
 class _Guarded:
     """Keeps the descriptor open while it is being shut down: a closed number may already be another exchange's."""
 
+    _guard: Any
+
     def shut(self) -> None:
-        with self._guard:  # type: ignore[has-type]
+        with self._guard:
             if self.fileno() != -1:  # type: ignore[attr-defined]
                 with contextlib.suppress(OSError):
                     # Under gevent the real socket is in `_sock`; of a TLS socket only the transport is shut.
                     _socket.socket.shutdown(getattr(self, "_sock", self), socket.SHUT_RDWR)  # type: ignore[arg-type]
 
     def _real_close(self, *args: Any, **kwargs: Any) -> None:
-        with self._guard:  # type: ignore[has-type]
+        with self._guard:
             super()._real_close(*args, **kwargs)  # type: ignore[misc]
 
 
@@ -98,7 +100,7 @@ def pair() -> tuple[Any, Any]:
 def tls_context(
     ca_file: Any, client_cert: Any, client_key: Any, announce: Callable[[GuardedSocket], None]
 ) -> ssl.SSLContext:
-    """Return a client context that verifies, trusting `ca_file` alone where one is given, else the system's authorities.
+    """Return a client context that verifies: against `ca_file` alone where one is given, else as the system does.
 
     Raises `OSError` (`ssl.SSLError` included) where a file can't be used.
     """

@@ -79,7 +79,7 @@ class Parser:
 
     def end(self) -> bool:
         """Return whether half an event is left over: the stream was cut."""
-        return self._data is not None or self._name != b"" or self._line[:1] not in (b"", b":")
+        return self._data is not None or self._name != b"" or bytes(self._line[:1]) not in (b"", b":")
 
     @property
     def pending(self) -> bool:

@@ -52,7 +52,8 @@ class _Guarded:
 
     def _new_conn(self) -> Any:
         try:
-            return sockets.connect(self._dns_host, self.port, self.socket_options, _announce)  # type: ignore[attr-defined]
+            host, port, options = self._dns_host, self.port, self.socket_options  # type: ignore[attr-defined]
+            return sockets.connect(host, port, options, _announce)
         except socket.gaierror as error:
             raise u3.NameResolutionError(self.host, self, error) from error  # type: ignore[attr-defined,arg-type]
         except OSError as error:
@@ -91,11 +92,11 @@ class _Lent:
 
 
 class _HTTPPool(_Lent, HTTPConnectionPool):
-    ConnectionCls = _HTTPConnection  # type: ignore[assignment]
+    ConnectionCls = _HTTPConnection
 
 
 class _HTTPSPool(_Lent, HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection  # type: ignore[assignment]
+    ConnectionCls = _HTTPSConnection
 
 
 class Adapter(HTTPAdapter):

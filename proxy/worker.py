@@ -24,10 +24,10 @@ from gunicorn.workers.base import Worker
 from proxy.connection import Answer, Connection
 from proxy.doorman import FAILED, FULL, SLOW, Doorman, check_host, explain, reset
 
-LOOK_S = 0.005
+LOOK_S = 0.002
 """How often the doorman looks at what waits while no thread is free."""
 
-LOOKS = 2
+LOOKS = 8
 """After how many further looks the doorman acts."""
 
 STOP_LINGER_S = 1.0
@@ -70,7 +70,7 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         self.logs_access = bool(self.log.access_log_enabled or self.cfg.statsd_host)
         self.lock = threading.Lock()
         self.limit = max(1, self.cfg.threads)
-        self.started = 0
+        self.started = 1
         self.busy = 0
         self.refused = 0
         self.parked: dict[int, Connection] = {}
@@ -82,7 +82,6 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         self.doorman = Doorman(self.PIPE[0], self.epoll.fileno())
         self.listeners = {listener.fileno(): (listener.sock, listener.getsockname()) for listener in self.sockets}
         threading.stack_size(STACK_BYTES)
-        self.started = 1
         self.start_thread()
         for fd, (listener, _) in self.listeners.items():
             listener.setblocking(False)
@@ -168,10 +167,12 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         try:
             threading.Thread(target=self.labour, name="exchange", daemon=True).start()
         except RuntimeError:
+            if self.started == 1:
+                raise
             self.log.exception("No more than %d threads can be started", self.started - 1)
             with self.lock:
                 self.started -= 1
-                self.limit = max(1, self.started)
+                self.limit = self.started
 
     def labour(self) -> None:
         """The life of a thread: take what is ready, serve it, and start another thread first if this was the last."""
@@ -226,22 +227,14 @@ class ThreadWorker(Worker):  # type: ignore[misc]
     def arm(self, fd: int) -> None:
         """Let the next free thread have `fd` again, if it still is a listener or a resting connection."""
         if fd in self.listeners or fd in self.parked:
-            try:
+            with suppress(OSError):  # it was closed at this moment
                 self.epoll.modify(fd, TAKE)
-            except OSError:
-                if self.alive:
-                    raise
 
     def park(self, conn: Connection) -> None:
         """Let a connection rest until its client sends something."""
-        now = time.monotonic()
-        if not conn.inlet.buf.getvalue():
-            if conn.parser.req_count:
-                conn.begun = False
-                conn.deadline = now + self.cfg.keepalive
-        elif not conn.begun:
-            conn.begun = True
-            conn.deadline = now + self.head_s
+        if not conn.begun:
+            conn.begun = bool(conn.inlet.buf.getvalue())
+            conn.deadline = time.monotonic() + (self.head_s if conn.begun else self.cfg.keepalive)
         oldest = None
         # Under the lock, so that the connection cannot be closed, and its number used again, before it is armed.
         with self.lock:
@@ -277,6 +270,7 @@ class ThreadWorker(Worker):  # type: ignore[misc]
                 check_host(request)
                 if not self.answer(conn, request):
                     return
+                conn.begun = False
             self.park(conn)
         except GONE:
             conn.sock.close()

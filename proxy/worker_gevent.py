@@ -41,7 +41,7 @@ class GeventWorker(ggevent.GeventWorker):  # type: ignore[misc]
         self.resting.add(gevent.getcurrent())
         try:
             if self.connections > 2 * self.limit:
-                see_off(client, FULL)
+                self.see_off(client, FULL)
                 client.close()
             else:
                 super().handle(listener, client, addr)
@@ -52,15 +52,15 @@ class GeventWorker(ggevent.GeventWorker):  # type: ignore[misc]
     def handle_request(self, listener_name: Any, req: Request, sock: socket.socket, addr: Any) -> None:
         check_host(req)
         if self.busy >= self.limit:
-            see_off(sock, FULL)
+            self.see_off(sock, FULL)
             raise StopIteration
+        ends = False
         self.busy += 1
         self.resting.discard(gevent.getcurrent())
         try:
             super().handle_request(listener_name, req, sock, addr)
         except StopIteration:
-            see_off(sock)
-            raise
+            ends = True
         except OSError:
             if req.version < (1, 1):
                 with suppress(OSError):
@@ -69,6 +69,9 @@ class GeventWorker(ggevent.GeventWorker):  # type: ignore[misc]
         finally:
             self.busy -= 1
             self.resting.add(gevent.getcurrent())
+        if ends:
+            self.see_off(sock)
+            raise StopIteration
 
     def handle_error(self, req: Request | None, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer a request that cannot be read, or whose application failed before it answered."""
@@ -81,13 +84,16 @@ class GeventWorker(ggevent.GeventWorker):  # type: ignore[misc]
         else:
             # By its name only: its text has parts of the request, which may be a credential.
             self.log.warning("Invalid request from %s: %s", addr or "a unix socket", type(exc).__name__)
-        see_off(client, answer)
+        self.see_off(client, answer)
 
-
-def see_off(client: socket.socket, answer: bytes = b"") -> None:
-    """Answer a client and let it stop sending, for closing a socket with unread data would take the answer with it."""
-    with suppress(OSError), gevent.Timeout(LINGER_S, False):
-        client.sendall(answer)
-        client.shutdown(socket.SHUT_WR)
-        while client.recv(65536):
-            pass
+    def see_off(self, client: socket.socket, answer: bytes = b"") -> None:
+        """Answer a client and let it stop sending, for closing a socket with unread data would take the answer too."""
+        self.connections -= 1
+        try:
+            with suppress(OSError), gevent.Timeout(LINGER_S, False):
+                client.sendall(answer)
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(65536):
+                    pass
+        finally:
+            self.connections += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from contextlib import closing
@@ -72,6 +73,23 @@ def test_processes_that_start_at_once_migrate_once(settings):
     assert [process.communicate() and process.returncode for process in processes] == [0, 0, 0]
     with closing(Database(location(settings))) as database:
         assert counted(database) == 0
+
+
+def test_a_long_migration_keeps_other_processes_waiting_and_not_failing(settings, monkeypatch):
+    upgrade, held = module._upgrade, []
+
+    def watched(connection):
+        descriptor = os.open(settings.server.state, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.append(True)
+        os.close(descriptor)
+        upgrade(connection)
+
+    monkeypatch.setattr(module, "_upgrade", watched)
+    migrate(settings)
+    assert held == [True]
 
 
 def test_nobody_else_may_read_the_files(database, settings):
@@ -193,6 +211,8 @@ def test_a_database_that_is_gone_is_a_failure_and_not_an_empty_one(database):
     database.path.unlink()
     with pytest.raises(Database.failures):
         counted(database)
+    with pytest.raises(Database.failures):
+        database.connect()
     assert not database.path.exists()
 
 

@@ -20,6 +20,7 @@ use = "api_keys"
 use = "openai"
 base_url = "{url}"
 timeouts = {{ connect = 5, first_byte = 20, idle = 20, total = 20 }}
+breaker = {{ failures = 0 }}
 
 [models.patient]
 targets = ["up"]

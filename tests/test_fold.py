@@ -85,7 +85,7 @@ def chunk(delta: dict[str, Any], finish_reason: str | None = None, index: int = 
     return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]} | more
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(completions())
 def test_a_completion_unfolded_and_folded_is_the_same(whole: dict[str, Any]) -> None:
     before = copy.deepcopy(whole)
@@ -163,7 +163,7 @@ def streams(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return head | {"object": "chat.completion", "choices": choices, "usage": {"total_tokens": 9}}, events
 
 
-@settings(max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(streams())
 def test_a_stream_folds_to_the_completion_it_stands_for(case: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
     whole, events = case
@@ -172,7 +172,7 @@ def test_a_stream_folds_to_the_completion_it_stands_for(case: tuple[dict[str, An
     assert events == before
 
 
-@settings(max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(completions())
 def test_a_completion_spread_and_folded_is_the_same_but_for_its_usage(whole: dict[str, Any]) -> None:
     before = copy.deepcopy(whole)
@@ -261,6 +261,12 @@ def test_a_legacy_function_call_is_put_together() -> None:
     stream = [chunk({"function_call": {"name": "f", "arguments": ""}})]
     stream += [chunk({"function_call": {"arguments": piece}}) for piece in ('{"a"', ":1}")]
     assert folded(stream)["choices"][0]["message"]["function_call"] == {"name": "f", "arguments": '{"a":1}'}
+
+
+def test_content_in_parts_takes_the_place_of_an_empty_text() -> None:
+    parts = [[{"type": "text", "text": "a"}], [{"type": "text", "text": "b"}]]
+    whole = folded([chunk({"content": ""}), *[chunk({"content": part}) for part in parts]])
+    assert whole["choices"][0]["message"]["content"] == parts[0] + parts[1]
 
 
 def test_calls_that_share_an_index_stay_apart_if_each_names_its_function() -> None:

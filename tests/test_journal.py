@@ -180,7 +180,8 @@ def test_an_ordinary_text_in_another_script_stays_readable():
     assert json_line({"name": "Jürgen 東京"}) == '{"name":"Jürgen 東京"}\n'.encode()
 
 
-def test_a_control_character_outside_of_ascii_is_replaced():
+def test_a_control_character_that_json_leaves_is_replaced():
+    assert json.loads(json_line({"delete": "a\x7fb"})) == {"delete": "a\ufffdb"}
     assert json.loads(json_line({"agent": "a\x9b31m\u202eb", "deep": [{"x\x85": "\ud800"}]})) == {
         "agent": "a\ufffd31m\ufffdb",
         "deep": [{"x\ufffd": "\ufffd"}],
@@ -214,7 +215,14 @@ def test_a_closed_journal_refuses(journal):
         journal.start(exchange())
 
 
-def test_threads_write_whole_lines_in_one_order(journal):
+def test_threads_write_whole_lines_in_one_order(journal, monkeypatch):
+    put = os.write
+
+    def in_two_pieces(descriptor, line):
+        return put(descriptor, line[: len(line) // 2 or 1])
+
+    monkeypatch.setattr(os, "write", in_two_pieces)
+
     def write(thread):
         for number in range(100):
             journal.end(exchange(f"{thread}-{number}"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import openai
 import pytest
-from gateways import Gateway
+from gateways import ECHO, Gateway
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 from pydantic import BaseModel
 from wire import Wire
@@ -180,4 +181,28 @@ def test_a_client_of_http_1_0_gets_its_stream_until_the_end(gateway: Gateway) ->
         wire.send(f"POST /v1/chat/completions HTTP/1.0\r\n{lines}\r\n\r\n".encode() + body)
         answer = wire.answer()
     assert "transfer-encoding" not in answer.headers
+    assert answer.events[-1] == "[DONE]"
+
+
+def test_a_client_that_leaves_a_slow_answer_ends_it(start_gateway: Callable[..., Gateway], worker: str) -> None:
+    gateway = start_gateway(ECHO.replace('use = "echo"', 'use = "echo"\ndelay_ms = 300000'), worker=worker)
+    with gateway.wire() as wire:
+        wire.request({"model": "echo", "messages": HELLO, "stream": True})
+        wire.read_until(b"\n\n")
+    # The gateway waits for the exchanges that are under way, and this one would take half an hour.
+    assert gateway.stop() == 0
+    [end] = [record for record in gateway.records() if record.get("kind", record.get("event")) == "end"]
+    assert end["client_gone"]
+
+
+def test_a_slow_answer_begins_with_comments_that_the_client_does_not_mind(
+    start_gateway: Callable[..., Gateway], worker: str
+) -> None:
+    slow = ECHO.replace('use = "echo"', 'use = "echo"\nfirst_delay_ms = 1500')
+    gateway = start_gateway(slow, worker=worker, server={"heartbeat": 0.2})
+    with gateway.client() as client, client.chat.completions.stream(model="echo", messages=HELLO) as stream:
+        assert stream.get_final_completion().choices[0].message.content == SAID
+    with gateway.wire() as wire:
+        answer = wire.post({"model": "echo", "messages": HELLO, "stream": True})
+    assert answer.body.startswith(b": ping\n\n") and answer.whole
     assert answer.events[-1] == "[DONE]"

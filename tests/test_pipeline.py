@@ -69,6 +69,15 @@ class Probe:
         return events
 
     @hookimpl
+    def on_start(self, gateway):
+        self.note("on_start")
+        LAST.append(gateway)
+
+    @hookimpl
+    def on_stop(self):
+        self.note("on_stop")
+
+    @hookimpl
     def on_complete(self, exchange):
         LAST.append(exchange)
         self.note("on_complete")
@@ -105,6 +114,8 @@ class Rig:
         self.last: list[Any] = module["LAST"]
         self.reply: list[Any] = module["REPLY"]
         self.client = self.app.test_client()
+        self.started = list(self.seen)
+        self.seen.clear()
 
     def post(self, body: Any = None, key: str | None = "k", path: str = "/v1/chat/completions", **more: Any) -> Any:
         body = {"model": "mock", "messages": [{"role": "user", "content": "Hi"}], **(body or {}), **more}
@@ -147,11 +158,26 @@ def test_requests_go_left_to_right_and_answers_right_to_left(rig: Callable[..., 
     ]  # fmt: skip
 
 
+def test_plugins_are_started_with_the_gateway_and_all_are_stopped(rig: Callable[..., Rig]) -> None:
+    it = rig(a={"fails": "on_stop"})
+    assert it.started == ["a.on_start", "b.on_start"]
+    assert it.last == [it.gateway, it.gateway]
+    it.gateway.stop()
+    assert it.seen == ["a.on_stop", "b.on_stop"]
+    it.gateway.stop()
+    assert it.seen == ["a.on_stop", "b.on_stop"]
+
+
+def test_a_plugin_that_cannot_start_stops_the_worker(rig: Callable[..., Rig]) -> None:
+    with pytest.raises(RuntimeError):
+        rig(b={"fails": "on_start"})
+
+
 def test_the_first_identity_wins(rig: Callable[..., Rig], upstream: Upstream) -> None:
     it = rig()
     it.post()
     assert [name for name in it.seen if "authenticate" in name] == ["a.authenticate"]
-    assert it.last[0].identity.team == "mine"
+    assert it.last[-1].identity.team == "mine"
 
 
 def test_streams_and_whole_answers_go_through_the_same_filters(rig: Callable[..., Rig], upstream: Upstream) -> None:

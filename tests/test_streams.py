@@ -23,9 +23,11 @@ use = "api_keys"
 use = "openai"
 base_url = "{url}"
 timeouts = {{ connect = 2, first_byte = 20, idle = 20 }}
+breaker = {{ failures = 0 }}
 
 [models.mock]
 targets = ["up"]
+retry = {{ attempts = 1 }}
 """
 
 ASK = {"model": "mock", "messages": [{"role": "user", "content": "Hi"}]}

@@ -171,6 +171,7 @@ class Server:
         (folder / "app.py").write_text(APP_SOURCE)
         (folder / "hasty.py").write_text(HASTY_SOURCE)
         self.log = folder / "log"
+        self.mark = 0
         self.clients: list[Client] = []
         settings = {"workers": 1, "keep_alive": 60, "worker_tmp_dir": folder, "error_logfile": self.log} | settings
         if worker == GEVENT:
@@ -205,9 +206,17 @@ class Server:
                 assert answer.status == 200
                 return json.loads(content)
 
-    def stop(self) -> None:
+    def said(self) -> str:
+        """Return what was logged since this test began."""
+        return self.log.read_text()[self.mark :]
+
+    def hang_up(self) -> None:
         for client in self.clients:
             client.close()
+        self.clients.clear()
+
+    def stop(self) -> None:
+        self.hang_up()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGQUIT)
         try:
@@ -217,6 +226,31 @@ class Server:
 
 
 Start = Callable[..., Server]
+
+
+@pytest.fixture
+def worker() -> str:
+    """The class that tests run in unless they are marked with `both`."""
+    return THREADS
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, Server]]:
+    running: dict[str, Server] = {}
+    yield running
+    for server in running.values():
+        server.stop()
+
+
+@pytest.fixture
+def server(worker: str, servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that all tests share which need no settings of their own."""
+    if worker not in servers:
+        servers[worker] = Server(tmp_path_factory.mktemp("server"), worker, {"threads": 10})
+    shared = servers[worker]
+    shared.mark = len(shared.log.read_text()) if shared.log.exists() else 0
+    yield shared
+    shared.hang_up()
 
 
 @pytest.fixture
@@ -257,8 +291,8 @@ def wait_for_exit(pid: int) -> None:
 
 
 @both
-def test_a_connection_carries_one_request_after_another(start: Start, worker: str) -> None:
-    client = start(worker).client()
+def test_a_connection_carries_one_request_after_another(server: Server) -> None:
+    client = server.client()
     answers = [client.get() for _ in range(3)]
     assert len({answer["pid"] for answer in answers}) == 1
     assert answers[0]["multithread"] is True
@@ -284,8 +318,8 @@ def test_idle_silent_and_slow_clients_hold_no_thread(start: Start) -> None:
 
 
 @both
-def test_pipelined_requests_are_answered_in_order(start: Start, worker: str) -> None:
-    client = start(worker).client()
+def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
+    client = server.client()
     for size in (1, 2000, 3):
         client.ask("/echo", body=b"z" * size)
     assert [json.loads(client.answer().read())["length"] for _ in range(3)] == [1, 2000, 3]
@@ -431,8 +465,7 @@ REFUSED = {
 
 
 @both
-def test_requests_that_are_not_http_are_refused_as_openai_errors(start: Start, worker: str) -> None:
-    server = start(worker)
+def test_requests_that_are_not_http_are_refused_as_openai_errors(server: Server) -> None:
     for name, (request, status, code) in REFUSED.items():
         client = server.client()
         client.send(request)
@@ -440,13 +473,12 @@ def test_requests_that_are_not_http_are_refused_as_openai_errors(start: Start, w
         assert (name, answer.status) == (name, status)
         error = error_of(answer)
         assert (name, error["type"], error["code"]) == (name, "invalid_request_error", code)
-        client.close()
-        server.clients.remove(client)
+        server.hang_up()
 
 
 @pytest.mark.parametrize(("start_of_head", "status"), [(b"GET /", 414), (b"GET / HTTP/1.1\r\nX: ", 431)])
-def test_a_head_without_end_is_refused(start: Start, start_of_head: bytes, status: int) -> None:
-    client = start().client()
+def test_a_head_without_end_is_refused(server: Server, start_of_head: bytes, status: int) -> None:
+    client = server.client()
     client.send(start_of_head + b"a" * 200_000)
     answer = client.answer()
     assert answer.status == status
@@ -467,8 +499,7 @@ def test_a_body_that_stops_coming_is_an_error_to_the_application(start: Start) -
     assert json.loads(client.answer().read()) == ["Stalled"]
 
 
-def test_a_body_that_is_left_unfinished_is_an_error_to_the_application(start: Start) -> None:
-    server = start()
+def test_a_body_that_is_left_unfinished_is_an_error_to_the_application(server: Server) -> None:
     client = server.client()
     client.ask("/read", body=b"only this", length=1000)
     client.sock.shutdown(socket.SHUT_WR)
@@ -484,46 +515,44 @@ def test_a_stalled_body_that_the_application_does_not_handle_is_answered_408(sta
 
 @both
 @pytest.mark.parametrize("path", ["/raise", "/bad-header"])
-def test_an_application_that_fails_before_its_answer_gives_500(start: Start, worker: str, path: str) -> None:
-    server = start(worker)
+def test_an_application_that_fails_before_its_answer_gives_500(server: Server, path: str) -> None:
     client = server.client()
     client.ask(path, body=b"some")
     answer = client.answer()
     assert answer.status == 500
     assert error_of(answer)["type"] == "server_error"
-    assert f"POST {path}" in server.log.read_text()
+    assert f"POST {path}" in server.said()
 
 
 @both
 @pytest.mark.parametrize("path", ["/raise-late", "/cut"])
-def test_an_answer_that_fails_on_its_way_has_no_end(start: Start, worker: str, path: str) -> None:
-    server = start(worker)
+def test_an_answer_that_fails_on_its_way_has_no_end(server: Server, path: str) -> None:
     client = server.client()
     client.ask(path)
     with pytest.raises(http.client.IncompleteRead) as cut:
         client.answer().read()
     assert cut.value.partial == b"some"
     server.get()
-    assert ("Traceback" in server.log.read_text()) == (path == "/raise-late")
+    assert ("Traceback" in server.said()) == (path == "/raise-late")
 
 
 @both
-def test_a_cut_answer_that_would_end_by_closing_is_reset(start: Start, worker: str) -> None:
-    client = start(worker).client()
+def test_a_cut_answer_that_would_end_by_closing_is_reset(server: Server) -> None:
+    client = server.client()
     client.ask("/cut", version="1.0")
     with pytest.raises(ConnectionResetError):
         client.answer().read()
 
 
-def test_an_answer_shorter_than_its_length_is_cut(start: Start) -> None:
-    client = start().client()
+def test_an_answer_shorter_than_its_length_is_cut(server: Server) -> None:
+    client = server.client()
     client.ask("/short")
     with pytest.raises(http.client.IncompleteRead):
         client.answer().read()
 
 
-def test_the_client_has_its_end_before_the_application_closes(start: Start) -> None:
-    client = start().client()
+def test_the_client_has_its_end_before_the_application_closes(server: Server) -> None:
+    client = server.client()
     client.ask("/late-close", length=len(STEP))
     assert client.answer().read() == b"whole"
     client.send(STEP)
@@ -531,15 +560,25 @@ def test_the_client_has_its_end_before_the_application_closes(start: Start) -> N
 
 
 @both
-def test_a_large_upload_arrives(start: Start, worker: str) -> None:
+def test_head_has_no_body(server: Server) -> None:
+    client = server.client()
+    client.send(b"HEAD / HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    answer = client.answer("HEAD")
+    assert int(answer.getheader("Content-Length") or 0) > 0
+    assert answer.read() == b""
+    client.get()
+
+
+@both
+def test_a_large_upload_arrives(server: Server) -> None:
     body = bytes(range(256)) * 80_000
-    answer = start(worker).client().get("/echo", body=body)
+    answer = server.client().get("/echo", body=body)
     assert answer == {"length": len(body), "digest": hashlib.sha256(body).hexdigest()}
 
 
 @both
-def test_a_chunked_body_arrives_and_the_connection_is_kept(start: Start, worker: str) -> None:
-    client = start(worker).client()
+def test_a_chunked_body_arrives_and_the_connection_is_kept(server: Server) -> None:
+    client = server.client()
     client.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n")
     client.send(b"3;x=y\r\nefg\r\n0\r\n\r\n")
     assert json.loads(client.answer().read())["length"] == 7
@@ -547,24 +586,24 @@ def test_a_chunked_body_arrives_and_the_connection_is_kept(start: Start, worker:
 
 
 @both
-def test_an_answer_to_a_body_that_nobody_read_is_not_lost(start: Start, worker: str) -> None:
-    client = start(worker).client()
+def test_an_answer_to_a_body_that_nobody_read_is_not_lost(server: Server) -> None:
+    client = server.client()
     client.ask("/refuse", "Connection: close", body=b"b" * 8_000_000)
     answer = client.answer()
     assert (answer.status, answer.read()) == (401, b"{}")
     assert client.ended()
 
 
-def test_a_short_body_that_nobody_read_does_not_cost_the_connection(start: Start) -> None:
-    client = start().client()
+def test_a_short_body_that_nobody_read_does_not_cost_the_connection(server: Server) -> None:
+    client = server.client()
     client.ask("/refuse", body=b"b" * 100)
     assert client.answer().read() == b"{}"
     client.get()
 
 
 @both
-def test_a_client_that_asks_before_it_sends_is_told_to_go_on(start: Start, worker: str) -> None:
-    client = start(worker).client()
+def test_a_client_that_asks_before_it_sends_is_told_to_go_on(server: Server) -> None:
+    client = server.client()
     client.ask("/echo", "Expect: 100-continue", length=5)
     assert client.file.readline() == b"HTTP/1.1 100 Continue\r\n"
     assert client.file.readline() == b"\r\n"
@@ -572,8 +611,8 @@ def test_a_client_that_asks_before_it_sends_is_told_to_go_on(start: Start, worke
     assert json.loads(client.answer().read())["length"] == 5
 
 
-def test_a_client_that_asks_before_it_sends_may_be_refused_at_once(start: Start) -> None:
-    client = start().client()
+def test_a_client_that_asks_before_it_sends_may_be_refused_at_once(server: Server) -> None:
+    client = server.client()
     client.ask("/refuse", "Expect: 100-continue", length=5)
     assert client.file.readline() == b"HTTP/1.1 401 Unauthorized\r\n"
 

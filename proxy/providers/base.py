@@ -31,7 +31,7 @@ class Call(Protocol):
     complete: bool
 
     def frames(self, chunk: bytes) -> Iterable[Any]:
-        """Cut bytes as they arrive into payloads (SSE, event-stream, NDJSON). An empty chunk means the end of the body."""
+        """Cut bytes as they arrive into payloads (SSE, event-stream, NDJSON); an empty chunk is the end of the body."""
 
     def events(self, payload: Any) -> Iterable[Event]:
         """Turn one payload into OpenAI chunks; raise `UpstreamError` where it carries an error."""

@@ -102,7 +102,7 @@ class OpenAICall:
     def completion(self, body: bytes) -> dict[str, Any]:
         """Check a whole answer; raise `UpstreamError` where it is none."""
         try:
-            completion = orjson.loads(body)
+            completion: dict[str, Any] = orjson.loads(body)
         except ValueError:
             raise UpstreamError(502, "upstream_malformed", "The upstream's answer is not JSON.") from None
         if isinstance(completion, dict) and completion.get("error") is not None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -109,6 +110,7 @@ def test_nothing_that_was_said_and_no_credential_is_printed(printed):
 def test_processes_with_one_standard_output_do_not_mix_their_lines():
     code = """
 import sys
+import threading
 from plugins.request_log import RequestLog
 from proxy import Exchange
 log = RequestLog()
@@ -123,3 +125,20 @@ for number in range(300):
         ids = [json.loads(line)["id"] for line in file]
     assert [process.wait() for process in processes] == [0] * 3
     assert sorted(ids) == sorted(f"{name}-{number}" for name in "abc" for number in range(300))
+
+
+def test_threads_do_not_mix_their_lines_where_a_write_stops_halfway(printed, monkeypatch):
+    put = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, line: put(descriptor, line[: len(line) // 2 or 1]))
+    plugin = RequestLog()
+
+    def write(thread):
+        for number in range(50):
+            plugin.on_complete(exchange(f"{thread}-{number}"))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({json.loads(line)["id"] for line in printed()}) == 200

@@ -1,18 +1,39 @@
-"""The kit for plugin authors: scripted answers, and ways of running a plugin on the real pipeline without a socket."""
+"""Answers for a scripted upstream to give: streamed in any pieces, whole, or as bytes."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
 
+import orjson
+
+from proxy import sse
 from proxy.exchange import Event
-from proxy.fold import Fold
+from proxy.fold import Fold, spread
 
 TEXTS = ("reasoning_content", "content", "refusal")
 
 Message = dict[str, Any]
 """What an assistant says: `content`, `refusal`, `reasoning_content` (texts) and `tool_calls`, all optional."""
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What an upstream sends as it is: a status, headers with lower-case names, and a body in pieces as they arrive.
+
+    `cut` says that the connection breaks after the last piece.
+    """
+
+    status: int = 200
+    body: Sequence[bytes] = ()
+    headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+    cut: bool = False
+
+
+Answer = str | Message | list[Event] | Raw | Exception | Callable[[dict[str, Any]], Any]
+"""A text, message, completion, events, bytes, an exception to fail with; or what makes one of these of a sent body."""
 
 
 def tool_call(name: str, arguments: str, id: str | None = None) -> dict[str, Any]:
@@ -85,3 +106,39 @@ def pieces(text: str, split: int | Sequence[int]) -> list[str]:
     cuts = range(0, len(text), split) if isinstance(split, int) else [0, *sorted(split)]
     ends = [*cuts[1:], len(text)]
     return [piece for piece in (text[start:end] for start, end in zip(cuts, ends, strict=True)) if piece]
+
+
+def failure(status: int, message: str, code: str | None = None, **headers: str) -> Raw:
+    """Return an upstream's refusal in OpenAI's shape; `retry_after="3"` becomes the header `retry-after`."""
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Raw(status, [orjson.dumps({"error": error})], {"content-type": "application/json", **named})
+
+
+def raw(answer: Answer, body: dict[str, Any], split: int | Sequence[int]) -> Raw:
+    """Turn any answer into what an OpenAI upstream would send for `body`; raise the one that is an exception.
+
+    Events among which a choice lacks its finish are a stream that is cut: they end without `[DONE]`.
+    """
+    if callable(answer):
+        answer = cast(Answer, answer(body))
+    assert not callable(answer)
+    if isinstance(answer, Exception):
+        raise answer
+    if isinstance(answer, Raw):
+        return answer
+    if isinstance(answer, dict) and "choices" in answer:
+        events = [*spread(answer), {**answer, "choices": []}] if "usage" in answer else [*spread(answer)]
+    elif isinstance(answer, (str, dict)):
+        events = stream(answer, split=split, n=body.get("n") or 1, model=body["model"])
+    else:
+        events = list(answer)
+    fold = Fold()
+    for event in events:
+        fold.add(event)
+    completed = fold.completion()
+    finished = all(choice["finish_reason"] for choice in completed["choices"])
+    if not body.get("stream"):
+        return Raw(200, [orjson.dumps(completed)])
+    pieces = [sse.encode(orjson.dumps(event)) for event in events]
+    return Raw(200, pieces + [sse.DONE] * finished, {"content-type": "text/event-stream"})
