@@ -1,4 +1,4 @@
-"""What a running process tree has used, read from outside: CPU time and memory."""
+"""What a running process tree has used, read from outside: CPU time, waits and memory."""
 
 from __future__ import annotations
 
@@ -43,6 +43,16 @@ class Meter:
                 # Its CPU-time clock (clock_getcpuclockid): what /proc/PID/stat says, in nanoseconds instead of 10 ms.
                 times[process] = time.clock_gettime((~process << 3) | 2)
         return times
+
+
+def switches(root: int) -> int:
+    """Return how often the living threads of a tree have given their CPU up: waits for data, and for the GIL."""
+    count = 0
+    for process in tree(root):
+        for status in (PROC / str(process)).glob("task/*/status"):
+            with contextlib.suppress(OSError):
+                count += int(status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return count
 
 
 def memory_kib(root: int) -> dict[str, float]:

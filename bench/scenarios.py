@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from bench.figures import SIDES, Figure, Samples
-from bench.processes import Meter, memory_kib
+from bench.processes import Meter, memory_kib, switches
 from bench.servers import Lab, Server
 from bench.traffic import HeldStreams, Traffic, result, running, send, wait_for_answer
 
@@ -49,12 +49,17 @@ class Run:
         return samples
 
     def cost(self, traffic: Traffic) -> Samples:
-        """Return CPU (`cpu`, µs) and latency (`p50`, `p90`, `p99`, ms) of a request."""
+        """Return CPU (`cpu`, µs), waits (`waits`, a count) and latency (`p50`, `p90`, `p99`, ms) of a request."""
 
         def measure(server: Server) -> dict[str, float]:
-            meter = Meter(server.process.pid)
+            waited, meter = switches(server.process.pid), Meter(server.process.pid)
             figures = send(self.lab.load, server, traffic)
-            return {"cpu": meter.used_s() / traffic.requests * 1e6, **figures["latency_ms"]}
+            used_s, waits = meter.used_s(), switches(server.process.pid) - waited
+            return {
+                "cpu": used_s / traffic.requests * 1e6,
+                "waits": waits / traffic.requests,
+                **figures["latency_ms"],
+            }
 
         return self.by_turns(measure, Traffic(traffic.model, 300, traffic.connections, traffic.stream))
 
@@ -64,6 +69,7 @@ def json_request(run: Run) -> list[Figure]:
     samples = run.cost(Traffic("mock", run.count(1600)))
     return [
         samples.figure("CPU per JSON request", "µs", "cpu", REQUEST_US),
+        samples.figure("context switches per JSON request", "", "waits"),
         *(samples.figure(f"JSON request, 16 busy connections, {p}", "ms", p) for p in ("p50", "p90", "p99")),
     ]
 
@@ -71,7 +77,10 @@ def json_request(run: Run) -> list[Figure]:
 def latency(run: Run) -> list[Figure]:
     """A whole answer on one connection: what the relay adds when nothing else happens."""
     samples = run.cost(Traffic("mock", run.count(1000), connections=1))
-    return [samples.figure(f"JSON request, one connection, {p}", "ms", p) for p in ("p50", "p90", "p99")]
+    return [
+        samples.figure("CPU per JSON request, one connection", "µs", "cpu", REQUEST_US),
+        *(samples.figure(f"JSON request, one connection, {p}", "ms", p) for p in ("p50", "p90", "p99")),
+    ]
 
 
 def burst(run: Run) -> list[Figure]:
@@ -79,6 +88,7 @@ def burst(run: Run) -> list[Figure]:
     samples = run.cost(Traffic("mock-n64-i0", run.count(480), stream=True))
     return [
         samples.figure("CPU per 64-event burst", "µs", "cpu", REQUEST_US + 64 * EVENT_US),
+        samples.figure("context switches per 64-event burst", "", "waits"),
         *(samples.figure(f"64-event burst, 16 busy connections, {p}", "ms", p) for p in ("p50", "p99")),
     ]
 

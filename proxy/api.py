@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from http.client import responses
 from typing import Any
 
 import orjson
@@ -21,12 +22,6 @@ from proxy.pipeline import JSON, SSE, Run, not_found, unauthorized
 blueprint = Blueprint("api", __name__)
 START_RESPONSE = "lockgate.start_response"
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
-REASONS = {
-    200: "OK", 400: "Bad Request", 401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found",
-    405: "Method Not Allowed", 409: "Conflict", 413: "Content Too Large", 415: "Unsupported Media Type",
-    422: "Unprocessable Content", 429: "Too Many Requests", 500: "Internal Server Error", 502: "Bad Gateway",
-    503: "Service Unavailable", 504: "Gateway Timeout",
-}  # fmt: skip
 
 
 class Headers(Mapping[str, str]):
@@ -77,13 +72,13 @@ class HttpClient:
             if size > limit:
                 raise too_large
             self.run.hold(size)
-            raw: bytes = body.read(size)
+            raw = _take(body, size)
             if len(raw) < size:
                 raise Reject(400, "incomplete_body", "The request's body is shorter than its Content-Length.")
             return raw
         parts = []
         size = 0
-        while part := body.read(65536):
+        while part := _take(body, 65536):
             size += len(part)
             if size > limit:
                 raise too_large
@@ -115,7 +110,18 @@ class HttpClient:
         else:
             headers += [("content-type", JSON)]
         headers.append(("x-request-id", exchange.id))
-        return start_response(f"{status} {REASONS.get(status, 'Error')}", headers)
+        return start_response(f"{status} {responses.get(status, 'Error')}", headers)
+
+
+def _take(body: Any, size: int) -> bytes:
+    """Read from the body; what goes wrong in it is the client's doing, whatever the server raises."""
+    try:
+        part: bytes = body.read(size)
+        return part
+    except TimeoutError:
+        raise Reject(408, "request_timeout", "The request's body did not come in time.") from None
+    except Exception:
+        raise Reject(400, "incomplete_body", "The request's body is cut or not well formed.") from None
 
 
 class Sent(Response):
@@ -153,12 +159,17 @@ class _Body:
             self._run.close()
 
 
+def _id(gateway: Gateway) -> str:
+    """Return the request's id: nginx's, where it sets one, else one of our own."""
+    id: str = request.environ.get("HTTP_X_REQUEST_ID", "") if gateway.settings.server.proxied else ""
+    return id if REQUEST_ID.fullmatch(id) else f"req_{os.urandom(16).hex()}"
+
+
 def _run() -> Run:
     gateway: Gateway = current_app.extensions["lockgate"]
     environ = request.environ
-    id = environ.get("HTTP_X_REQUEST_ID", "") if gateway.settings.server.proxied else ""
     exchange = Exchange(
-        id=id if REQUEST_ID.fullmatch(id) else f"req_{os.urandom(16).hex()}",
+        id=_id(gateway),
         method=environ["REQUEST_METHOD"],
         path=environ["PATH_INFO"],
         headers=Headers(environ),
@@ -248,4 +259,5 @@ def unknown_url(error: HTTPException) -> Response:
         reject = Reject(405, "method_not_allowed", f"Not allowed: {url}.", headers={"allow": allowed})
     else:
         reject = Reject(status, "bad_request" if status < 500 else "internal_error", f"The request failed: {url}.")
-    return Response(orjson.dumps(reject.body()), status, reject.headers, mimetype=JSON)
+    headers = {**reject.headers, "x-request-id": _id(current_app.extensions["lockgate"])}
+    return Response(orjson.dumps(reject.body()), status, headers, mimetype=JSON)

@@ -99,6 +99,11 @@ class Gateway:
         self.bodies = Bodies(settings.server.max_bodies_bytes)
         self._stopped = False
 
+    @property
+    def _chained(self) -> set[str]:
+        """The plugins that some chain lists: the others are configured but not in use."""
+        return {name for names in self._chains for name in names}
+
     def model(self, name: str) -> Model | None:
         """Return the model that `name` means: the exact one, else that of the longest pattern that matches."""
         exact = self.models.get(name)
@@ -115,8 +120,8 @@ class Gateway:
         self.guardian = Guardian(self.settings.server.heartbeat)
         self.journal = Journal(self.state / "journal")
         for name, plugin in self.plugins.items():
-            start = getattr(plugin, "on_start", None)
-            if start is not None:
+            start = _hook(plugin, "on_start")
+            if start is not None and name in self._chained:
                 log.debug("starting plugin %s", name)
                 start(*((self,) if start.__code__.co_argcount > 1 else ()))
 
@@ -127,8 +132,8 @@ class Gateway:
         self._stopped = True
         atexit.unregister(self.stop)
         for name, plugin in self.plugins.items():
-            stop = getattr(plugin, "on_stop", None)
-            if stop is not None:
+            stop = _hook(plugin, "on_stop")
+            if stop is not None and name in self._chained:
                 try:
                     stop()
                 except Exception:
@@ -172,6 +177,11 @@ class Gateway:
         if names not in self._chains:
             self._chains[names] = Chain({name: self.plugins[name] for name in names})
         return self._chains[names]
+
+
+def _hook(plugin: Any, name: str) -> Any:
+    method = getattr(plugin, name, None)
+    return method if hasattr(method, "lockgate_impl") else None
 
 
 def _made(cls: type, options: dict[str, Any] | None) -> Any:

@@ -35,7 +35,7 @@ SEARCH_TOOL = "web_search"
 
 
 Answered = tuple[relay.Source, relay.Track, tuple[bytes, Any] | None]
-"""Where an answer comes from, what is seen of it, and of a whole one its bytes (none: not OpenAI's) and what they say."""
+"""Where an answer comes from, what is seen of it, and of a whole one its bytes (if OpenAI's) and what they say."""
 
 
 class Client(Protocol):
@@ -88,9 +88,6 @@ class Run:
             reply, before = self.chain.on_request(exchange)
             self._begin(model, reply)
             source, track, completion = self._ask(model, reply)
-            if exchange.attempts and self.gateway.settings.server.target_headers:
-                exchange.response_headers["x-lockgate-target"] = exchange.target or ""
-                exchange.response_headers["x-lockgate-attempts"] = str(len(exchange.attempts))
             filters = self.chain.on_response(exchange, before)
             exchange.outcome.status = 200
             if exchange.stream:
@@ -232,9 +229,13 @@ class Run:
 
     def _try(self, target: Target, call: Call) -> tuple[UpstreamError | None, Answered | None]:
         """Ask one target; tell its breaker and the exchange how that went."""
+        exchange = self.exchange
         attempt = Attempt(target.label, time.monotonic())
-        self.exchange.attempts.append(attempt)
-        self.exchange.target = target.label
+        exchange.attempts.append(attempt)
+        exchange.target = target.label
+        if self.gateway.settings.server.target_headers:
+            exchange.response_headers["x-lockgate-target"] = target.label
+            exchange.response_headers["x-lockgate-attempts"] = str(len(exchange.attempts))
         told = False
         try:
             answered = self._attempt(target, attempt, call)
@@ -255,6 +256,7 @@ class Run:
     def _attempt(self, target: Target, attempt: Attempt, call: Call) -> Answered:
         exchange = self.exchange
         request = {**exchange.body, "model": target.model or exchange.body["model"]}
+        exchange.usage = None
         wire: base.Call | Reply = target.provider.open(exchange, request)
         track = relay.Track(exchange)
         if isinstance(wire, Reply):

@@ -129,7 +129,11 @@ def streamed(answer: Answer, wire: base.Call, native: bool, track: Track) -> Ite
 
 def replied(reply: Reply, track: Track, call: Call) -> Iterator[Event]:
     """Yield the events of a plugin's or an embedded provider's answer."""
-    for event in fold.spread(reply.completion) if reply.completion is not None else reply.events or ():
+    events = reply.events or ()
+    if reply.completion is not None:
+        track.event(fold.unfold(reply.completion))
+        events = fold.spread(reply.completion)
+    for event in events:
         if isinstance(event, Pause):
             pause(call, event.seconds)
             continue

@@ -125,7 +125,8 @@ def test_check_finds_a_plugin_that_breaks_the_contract_or_cannot_be_made(lockgat
         head + "class Typo:\n    name = 'typo'\n    @hookimpl\n    def on_requst(self, exchange): ...\n"
     )
     (tmp_path / "own" / "sick.py").write_text(
-        f"{head}class Sick:\n    name = 'sick'\n    def __init__(self): 1 / 0\n    @hookimpl\n    def on_stop(self): ...\n"
+        head
+        + "class Sick:\n    name = 'sick'\n    def __init__(self): 1 / 0\n    @hookimpl\n    def on_stop(self): ...\n"
     )
     file.write_text(
         FILE.replace('"keys"]', '"keys", "typo"]') + '[server]\nplugins_dir = "own"\n[plugins.typo]\nuse = "typo"\n'

@@ -7,6 +7,7 @@ import configparser
 import importlib.metadata
 import inspect
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,14 +52,23 @@ def test_every_hook_is_used_by_a_bundled_plugin_or_tested(hook: str) -> None:
 
 def test_the_public_names_are_exact() -> None:
     tree = ast.parse((ROOT / "proxy" / "__init__.py").read_text())
-    bound = {
-        alias.asname or alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
-        for alias in node.names
-    }
-    assert set(proxy.__all__) == bound
+    # What type checkers see, what there is, and what is promised.
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    seen = {alias.name: node.module for node in froms for alias in node.names}
+    del seen["import_module"]
+    there = {name: f"proxy.{module}" for module, names in proxy._MODULES.items() for name in names}
+    assert seen == there
+    assert proxy.__all__ == sorted(there, key=lambda name: (name[0].islower(), name))
     assert all(getattr(proxy, name) is not None for name in proxy.__all__)
+    with pytest.raises(AttributeError):
+        _ = proxy.nothing  # type: ignore[attr-defined]
+
+
+def test_the_master_imports_nothing_that_workers_could_not_load_anew() -> None:
+    loaded = "sorted(name for name in sys.modules if name.startswith('proxy'))"
+    code = f"import sys; from proxy import address, serving; print(*{loaded})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["proxy", "proxy.address", "proxy.serving", "proxy.welcome"]
 
 
 def test_bundled_plugins_import_only_from_proxy() -> None:

@@ -191,7 +191,7 @@ def test_a_client_that_leaves_a_slow_answer_ends_it(start_gateway: Callable[...,
         wire.read_until(b"\n\n")
     # The gateway waits for the exchanges that are under way, and this one would take half an hour.
     assert gateway.stop() == 0
-    [end] = [record for record in gateway.records() if record.get("kind", record.get("event")) == "end"]
+    [end] = [record for record in gateway.records() if record["kind"] == "end"]
     assert end["client_gone"]
 
 
@@ -205,4 +205,15 @@ def test_a_slow_answer_begins_with_comments_that_the_client_does_not_mind(
     with gateway.wire() as wire:
         answer = wire.post({"model": "echo", "messages": HELLO, "stream": True})
     assert answer.body.startswith(b": ping\n\n") and answer.whole
+    assert answer.events[-1] == "[DONE]"
+
+
+def test_a_slow_answer_is_not_late_while_its_words_keep_coming(
+    start_gateway: Callable[..., Gateway], worker: str
+) -> None:
+    slow = ECHO.replace('use = "echo"', 'use = "echo"\ndelay_ms = 400')
+    slow = slow.replace('targets = ["echo"]', 'targets = ["echo"]\ntimeouts = { first_byte = 1.5, idle = 1.5 }')
+    gateway = start_gateway(slow, worker=worker)
+    with gateway.wire() as wire:
+        answer = wire.post({"model": "echo", "messages": HELLO, "stream": True})
     assert answer.events[-1] == "[DONE]"

@@ -51,6 +51,7 @@ FIN = End("fin")
 RST = End("rst")
 Step = bytes | Gate | End
 Script = Callable[["Request"], Iterable[Step] | Step]
+Greeting = Callable[["Connection"], Iterable[Step] | Step]
 
 
 @dataclass(eq=False)
@@ -89,12 +90,7 @@ class Request:
 class Upstream:
     """Listens from its making until `stop()` or the end of its `with` block."""
 
-    def __init__(
-        self,
-        *scripts: Script,
-        tls: ssl.SSLContext | None = None,
-        greeting: Callable[[Connection], Iterable[Step] | Step] | None = None,
-    ) -> None:
+    def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None, greeting: Greeting | None = None) -> None:
         """`greeting` is run when a connection is taken, before anything is read from it."""
         self.scripts = list(scripts) or [plain]
         self.tls = tls
@@ -182,11 +178,14 @@ class Upstream:
                     self.changed.notify_all()
                 self._run(connection, client, script(request))
         except _Ended as end:
-            self._end(connection, client, end.by, end.how)
+            self._end(connection, client, *end.args)
         except ssl.SSLError:
             self._end(connection, client, "client", "tls")
         except OSError:
             self._end(connection, client, "client", "rst")
+        except BaseException:
+            self._end(connection, client, "upstream", "rst")
+            raise
 
     def _run(self, connection: Connection, client: socket.socket, steps: Iterable[Step] | Step) -> None:
         for step in [steps] if isinstance(steps, (bytes, Gate, End)) else steps:
@@ -213,9 +212,7 @@ class Upstream:
 
 
 class _Ended(Exception):
-    def __init__(self, by: str, how: str) -> None:
-        super().__init__(by, how)
-        self.by, self.how = by, how
+    """By whom, and how."""
 
 
 def _hold(client: socket.socket, gate: Gate) -> None:
@@ -223,10 +220,8 @@ def _hold(client: socket.socket, gate: Gate) -> None:
     poll = select.poll()
     poll.register(gate.fd, select.POLLIN)
     poll.register(client, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
-    ready = dict(poll.poll())
-    if client.fileno() in ready:
-        broken = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        raise _Ended("client", "rst" if broken else "fin")
+    if client.fileno() in dict(poll.poll()):
+        raise _Ended("client", "rst" if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) else "fin")
 
 
 def _read(connection: Connection, client: socket.socket, buffer: bytearray) -> Request:
@@ -264,9 +259,7 @@ def _read(connection: Connection, client: socket.socket, buffer: bytearray) -> R
 
 def plain(request: Request) -> bytes:
     """Answer like a plain OpenAI upstream: "Hello", streamed if the request says so."""
-    if not request.path.endswith("/chat/completions"):
-        return json_answer({"error": {"message": "no", "type": "x", "param": None, "code": "unknown_url"}}, status=404)
-    return stream_answer() if request.json.get("stream") else json_answer(completion())
+    return stream_answer() if request.body and request.json.get("stream") else json_answer(completion())
 
 
 def head(status: int = 200, **headers: str | int) -> bytes:
@@ -284,7 +277,7 @@ def json_answer(body: Any, status: int = 200, **headers: str | int) -> bytes:
 def sse(events: Iterable[dict[str, Any] | bytes], done: bool = True, end: bytes = b"\n") -> bytes:
     """Return events as they go over the wire; `end` is the line ending."""
     datas = [event if isinstance(event, bytes) else json.dumps(event).encode() for event in events]
-    return b"".join(b"data: " + data + end + end for data in datas + [b"[DONE]"] * done)
+    return b"".join(b"data: " + data + 2 * end for data in datas + [b"[DONE]"] * done)
 
 
 def chunked(*parts: bytes, last: bool = True) -> bytes:

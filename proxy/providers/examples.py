@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-#: How much one answer says at most: `n` multiplies it, and a few nested references in a schema ask for millions of values.
+#: How much one answer says at most: `n` multiplies it, and a few nested references in a schema ask for millions.
 MOST_CHARACTERS = 100_000
 
 
