@@ -78,7 +78,8 @@ class HttpClient:
             return raw
         parts = []
         size = 0
-        while part := _take(body, 65536):
+        # No more than one byte over the limit: the rest may never come.
+        while part := _take(body, min(65536, limit + 1 - size)):
             size += len(part)
             if size > limit:
                 raise too_large

@@ -262,7 +262,9 @@ class Run:
         if isinstance(wire, Reply):
             call.arm("first_byte", target.timeouts.first_byte, target.timeouts.total)
             attempt.status = 200
-            return relay.Source(relay.primed(relay.replied(wire, track, call))), track, None
+            source = relay.Source(relay.primed(relay.replied(wire, track, call)))
+            call.arm("idle", target.timeouts.idle)
+            return source, track, None
         if self.upstream is not None:
             self.upstream.close()
         self.upstream = answer = target.upstream.send(call, wire.outgoing, target.timeouts)

@@ -137,6 +137,7 @@ def replied(reply: Reply, track: Track, call: Call) -> Iterator[Event]:
         if isinstance(event, Pause):
             pause(call, event.seconds)
             continue
+        call.touch()
         track.event(event)
         if event.get("choices") or track.usage_event is None:
             yield event

@@ -46,29 +46,23 @@ TEST = '''"""What {cls} promises."""
 
 from __future__ import annotations
 
-import pytest
 from {name} import {cls}
 
-from proxy import Exchange, Reject
+from proxy.testing import configured, run
 
 
-def exchange(messages: int) -> Exchange:
-    body = {{"model": "echo", "messages": [{{"role": "user", "content": "Hello"}}] * messages}}
-    return Exchange(
-        id="test", method="POST", path="/v1/chat/completions", headers={{}}, client_address="127.0.0.1", body=body
-    )
+def request(messages: int) -> dict:
+    return {{"messages": [{{"role": "user", "content": "Hello"}}] * messages}}
 
 
-def test_a_request_within_the_limit_goes_on() -> None:
-    plugin = {cls}({cls}.Config().load({{"most_messages": 2}}))
-    assert plugin.on_request(exchange(messages=2)) is None
+def test_a_request_within_the_limit_is_answered() -> None:
+    assert run(configured({cls}, most_messages=2), request(messages=2)).status == 200
 
 
-def test_a_request_with_too_many_messages_is_refused() -> None:
-    plugin = {cls}({cls}.Config().load({{"most_messages": 2}}))
-    with pytest.raises(Reject) as refused:
-        plugin.on_request(exchange(messages=3))
-    assert refused.value.status == 400
+def test_a_request_with_too_many_messages_is_refused_and_goes_nowhere() -> None:
+    result = run(configured({cls}, most_messages=2), request(messages=3))
+    assert (result.status, result.json["error"]["code"]) == (400, "too_many_messages")
+    assert not result.sent
 '''
 
 NEXT = """

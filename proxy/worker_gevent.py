@@ -15,6 +15,9 @@ from proxy.doorman import FAILED, FULL, LINGER_S, check_host, explain, reset
 SPARE = 64
 """Connections beyond all bounds that are accepted only to be refused."""
 
+UNREAD_BYTES = 64 << 10
+"""How much of a body that the application left unread is read to keep the connection."""
+
 
 class GeventWorker(ggevent.GeventWorker):  # type: ignore[misc]
     """Serves up to `worker_connections` requests at once, and lets as many further connections rest."""
@@ -59,6 +62,9 @@ class GeventWorker(ggevent.GeventWorker):  # type: ignore[misc]
         self.resting.discard(gevent.getcurrent())
         try:
             super().handle_request(listener_name, req, sock, addr)
+            # What the application left unread would be read to its end before the next request.
+            body = req.body.reader
+            ends = getattr(body, "length", 0) > UNREAD_BYTES or getattr(body, "parser", None) is not None
         except StopIteration:
             ends = True
         except OSError:

@@ -25,11 +25,15 @@ def guardian() -> Iterator[Guardian]:
     made.stop()
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A client's socket and the server's side of it."""
     client, server = socket.socketpair()
-    client.settimeout(SECONDS)
-    server.settimeout(SECONDS)
-    return client, server
+    with client, server:
+        yield client, server
+
+
+Pair = tuple[socket.socket, socket.socket]
 
 
 def blocked(call: Call) -> bytes:
@@ -46,8 +50,8 @@ def blocked(call: Call) -> bytes:
             call.detach()
 
 
-def test_a_client_that_closes_ends_the_wait_for_the_upstream(guardian: Guardian) -> None:
-    client, server = pair()
+def test_a_client_that_closes_ends_the_wait_for_the_upstream(guardian: Guardian, pair: Pair) -> None:
+    client, server = pair
     call = guardian.watch(server)
     client.close()
     assert blocked(call) == b""
@@ -56,8 +60,8 @@ def test_a_client_that_closes_ends_the_wait_for_the_upstream(guardian: Guardian)
     server.close()
 
 
-def test_a_half_close_counts_as_gone(guardian: Guardian) -> None:
-    client, server = pair()
+def test_a_half_close_counts_as_gone(guardian: Guardian, pair: Pair) -> None:
+    client, server = pair
     call = guardian.watch(server)
     client.shutdown(socket.SHUT_WR)
     assert blocked(call) == b""
@@ -65,8 +69,8 @@ def test_a_half_close_counts_as_gone(guardian: Guardian) -> None:
     call.close()
 
 
-def test_a_client_that_sends_more_is_still_there(guardian: Guardian) -> None:
-    client, server = pair()
+def test_a_client_that_sends_more_is_still_there(guardian: Guardian, pair: Pair) -> None:
+    client, server = pair
     call = guardian.watch(server)
     call.arm("idle", 0.05)
     client.send(b"the next request")
@@ -129,8 +133,8 @@ def test_another_attempt_may_follow_a_deadline_but_not_a_lost_client(guardian: G
     assert not call.again()
 
 
-def test_a_closed_call_is_left_alone(guardian: Guardian) -> None:
-    client, server = pair()
+def test_a_closed_call_is_left_alone(guardian: Guardian, pair: Pair) -> None:
+    client, server = pair
     call = guardian.watch(server)
     call.close()
     client.close()
@@ -138,9 +142,9 @@ def test_a_closed_call_is_left_alone(guardian: Guardian) -> None:
     assert call.why is None
 
 
-def test_heartbeats_come_only_within_a_wait() -> None:
+def test_heartbeats_come_only_within_a_wait(pair: Pair) -> None:
     guardian = Guardian(heartbeat_s=0.01)
-    client, server = pair()
+    client, server = pair
     beats = threading.Semaphore(0)
     call = guardian.watch(server)
     outside = []
@@ -167,9 +171,9 @@ def test_heartbeats_come_only_within_a_wait() -> None:
     guardian.stop()
 
 
-def test_a_client_that_does_not_read_gets_no_heartbeat() -> None:
+def test_a_client_that_does_not_read_gets_no_heartbeat(pair: Pair) -> None:
     guardian = Guardian(heartbeat_s=0.01)
-    client, server = pair()
+    client, server = pair
     server.setblocking(False)
     with pytest.raises(BlockingIOError):
         while True:
