@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from proxy.gateway import Gateway
     from proxy.hookspecs import hookimpl
     from proxy.records.lines import json_line
-    from proxy.secrets import Secret, SecretField
+    from proxy.secrets import PathField, Secret, SecretField
 
 __all__ = [
-    "Attempt", "ConfigError", "Event", "Exchange", "Filter", "Gateway", "Identity", "Outcome", "Pause", "Reject",
-    "Reply", "Secret", "SecretField", "UpstreamError", "Usage", "hold", "hookimpl", "json_line", "rewrite_text",
+    "Attempt", "ConfigError", "Event", "Exchange", "Filter", "Gateway", "Identity", "Outcome", "PathField", "Pause",
+    "Reject", "Reply", "Secret", "SecretField", "UpstreamError", "Usage", "hold", "hookimpl", "json_line", "rewrite_text",
 ]  # fmt: skip
 
 _MODULES = {
@@ -24,7 +24,7 @@ _MODULES = {
     "gateway": ("Gateway",),
     "hookspecs": ("hookimpl",),
     "records.lines": ("json_line",),
-    "secrets": ("Secret", "SecretField"),
+    "secrets": ("PathField", "Secret", "SecretField"),
 }
 
 

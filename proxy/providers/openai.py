@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate
 
 from proxy import failures, sse
 from proxy.errors import UpstreamError
 from proxy.exchange import Event, Exchange
 from proxy.providers.base import Outgoing
 from proxy.secrets import Secret, SecretField
+
+
+class HeaderField(SecretField):
+    """The value of a header: a text, or where it is a credential a secret. Loads as a `Secret` either way."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Secret:
+        secret = Secret(value) if isinstance(value, str) else super()._deserialize(value, attr, data, **kwargs)
+        # RFC 9110, 5.5: no control characters; `requests` alone would let some of them through.
+        if not re.fullmatch(r"[\x20-\x7e]*", secret.reveal()):
+            raise ValidationError("must be printable ASCII")
+        return secret
 
 
 class OpenAI:
@@ -34,9 +46,9 @@ class OpenAI:
         api_key = SecretField(load_default=None, metadata={"help": "sent as bearer token"})
         headers = fields.Dict(
             keys=fields.String(validate=validate.Regexp(r"^[A-Za-z0-9-]+$")),
-            values=fields.String(validate=validate.Regexp(r"^[\x20-\x7e]*$")),
+            values=HeaderField(),
             load_default=dict,
-            metadata={"help": "further request headers, such as `OpenAI-Organization`"},
+            metadata={"help": "further request headers, such as `OpenAI-Organization`; a credential as a secret"},
         )
         parameters = fields.List(
             fields.String(),
@@ -52,7 +64,8 @@ class OpenAI:
         self.parameters = frozenset(config["parameters"])
         self._url = config["base_url"].rstrip("/") + "/chat/completions"
         self._stream_usage = config["stream_usage"]
-        self._headers = {"Content-Type": "application/json", **config["headers"]}
+        self._headers = {"Content-Type": "application/json"}
+        self._headers |= {name: value.reveal() for name, value in config["headers"].items()}
         key: Secret | None = config["api_key"]
         if key is not None:
             self._headers["Authorization"] = f"Bearer {key.reveal()}"
