@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attempt", "ConfigError", "Event", "Exchange", "Filter", "Gateway", "Identity", "Outcome", "PathField", "Pause",
-    "Reject", "Reply", "Secret", "SecretField", "UpstreamError", "Usage", "hold", "hookimpl", "json_line", "rewrite_text",
+    "Reject", "Reply", "Secret", "SecretField", "UpstreamError", "Usage", "hold", "hookimpl", "json_line",
+    "rewrite_text",
 ]  # fmt: skip
 
 _MODULES = {
