@@ -9,15 +9,13 @@ from typing import Any, Protocol
 
 import orjson
 
-from proxy import body, failures, fold, relay, schemas
+from proxy import body, fold, relay, schemas
+from proxy.attempts import Answered, Attempts
 from proxy.chain import Chain
 from proxy.errors import Reject, UpstreamError
-from proxy.exchange import Attempt, Exchange, Filter, Reply
+from proxy.exchange import Exchange, Filter, Reply
 from proxy.gateway import Gateway, Model
 from proxy.guardian import CLIENT_GONE, Call
-from proxy.providers import base
-from proxy.routing import Route, Target, all_open, counts_against
-from proxy.upstream import Answer
 
 log = logging.getLogger("lockgate")
 
@@ -32,10 +30,6 @@ FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "v
 
 #: Kinds of tools that are a search of the web under another name.
 SEARCH_TOOL = "web_search"
-
-
-Answered = tuple[relay.Source, relay.Track, tuple[bytes, Any] | None]
-"""Where an answer comes from, what is seen of it, and of a whole one its bytes (if OpenAI's) and what they say."""
 
 
 class Client(Protocol):
@@ -60,7 +54,7 @@ class Run:
         self.client = client
         self.chain: Chain = gateway.chain
         self.call: Call | None = None
-        self.upstream: Answer | None = None
+        self.attempts: Attempts | None = None
         self._body_bytes = 0
 
     def identify(self) -> None:
@@ -87,12 +81,12 @@ class Run:
             self.chain = model.chain
             reply, before = self.chain.on_request(exchange)
             self._begin(model, reply)
-            source, track, completion = self._ask(model, reply)
+            answered = self._ask(model, reply)
             filters = self.chain.on_response(exchange, before)
             exchange.outcome.status = 200
             if exchange.stream:
-                return self._stream(source, track, filters)
-            return self._whole(source, track, completion, filters)
+                return self._stream(answered, filters)
+            return self._whole(answered, filters)
         except Exception as error:
             return self.refuse(error)
 
@@ -126,10 +120,8 @@ class Run:
         """End the exchange: free the upstream, journal the end, tell the plugins. Never raises."""
         exchange, call = self.exchange, self.call
         outcome = exchange.outcome
-        if self.upstream is not None:
-            if outcome.complete:
-                self.upstream.drain()
-            self.upstream.close()
+        if self.attempts is not None:
+            self.attempts.close()
         if call is not None:
             # A client that left during the last write has been told nothing yet.
             outcome.client_gone = outcome.client_gone or (call.why == CLIENT_GONE and not outcome.complete)
@@ -175,7 +167,7 @@ class Run:
                 raise unauthorized(exchange)
         if model is None:
             raise not_found(name)
-        schemas.check_unknown(exchange.body, _Any() if "*" in model.parameters else model.parameters)
+        schemas.check_unknown(exchange.body, model.parameters)
         if not model.settings.web_search and _searches(exchange.body):
             raise Reject(
                 403,
@@ -203,105 +195,34 @@ class Run:
             ) from None
 
     def _ask(self, model: Model, reply: Reply | None) -> Answered:
-        """Return the source of the answer: the plugin's reply, or the first target that begins to answer."""
-        exchange, call = self.exchange, self.call
-        assert call is not None
+        """Return the answer that has begun: the plugin's reply, or that of the first target that can."""
+        exchange = self.exchange
+        assert self.call is not None
         if exchange.stream:
-            call.beat(self.client.heartbeat)
+            self.call.beat(self.client.heartbeat)
         if reply is not None:
             track = relay.Track(exchange)
-            return relay.Source(relay.primed(relay.replied(reply, track, call))), track, None
-        route = Route(model.targets, model.settings.retry)
-        failed: UpstreamError | None = None
-        for target, wait_s in route:
-            if failed is not None and not call.again():
-                break
-            if wait_s:
-                relay.pause(call, wait_s)
-            failed, answered = self._try(target, call)
-            if answered is not None:
-                return answered
-            assert failed is not None
-            if not failed.fallback:
-                break
-            route.failed(target, failed)
-        raise failed or all_open(model.targets)
+            return Answered(relay.Source(relay.primed(relay.replied(reply, track, self.call))), track)
+        self.attempts = Attempts(exchange, self.call, self.gateway.settings.server.target_headers)
+        return self.attempts.make(model)
 
-    def _try(self, target: Target, call: Call) -> tuple[UpstreamError | None, Answered | None]:
-        """Ask one target; tell its breaker and the exchange how that went."""
-        exchange = self.exchange
-        attempt = Attempt(target.label, time.monotonic())
-        exchange.attempts.append(attempt)
-        exchange.target = target.label
-        if self.gateway.settings.server.target_headers:
-            exchange.response_headers["x-lockgate-target"] = target.label
-            exchange.response_headers["x-lockgate-attempts"] = str(len(exchange.attempts))
-        told = False
-        try:
-            answered = self._attempt(target, attempt, call)
-            target.breaker.note(failed=False)
-            told = True
-            return None, answered
-        except UpstreamError as error:
-            attempt.code = error.code
-            if error.code != CLIENT_GONE:
-                target.breaker.note(failed=counts_against(error))
-                told = True
-            return error, None
-        finally:
-            attempt.seconds = time.monotonic() - attempt.started
-            if not told:
-                target.breaker.leave()
+    def _stream(self, answered: Answered, filters: list[Filter]) -> Iterator[bytes]:
+        pieces = relay.primed(relay.filtered(iter(answered.source), filters))
+        return relay.as_stream(self.exchange, answered.source, pieces, answered.track, self._settle, self.explain)
 
-    def _attempt(self, target: Target, attempt: Attempt, call: Call) -> Answered:
-        exchange = self.exchange
-        request = {**exchange.body, "model": target.model or exchange.body["model"]}
-        exchange.usage = None
-        wire: base.Call | Reply = target.provider.open(exchange, request)
-        track = relay.Track(exchange)
-        if isinstance(wire, Reply):
-            call.arm("first_byte", target.timeouts.first_byte, target.timeouts.total)
-            attempt.status = 200
-            source = relay.Source(relay.primed(relay.replied(wire, track, call)))
-            call.arm("idle", target.timeouts.idle)
-            return source, track, None
-        if self.upstream is not None:
-            self.upstream.close()
-        self.upstream = answer = target.upstream.send(call, wire.outgoing, target.timeouts)
-        attempt.status = answer.status
-        if answer.status != 200:
-            raise _refusal(answer, wire)
-        if exchange.stream and not answer.headers.get("content-type", "").startswith(JSON):
-            source = relay.Source(relay.primed(relay.streamed(answer, wire, target.provider.native, track)))
-            answer.begin()
-            return source, track, None
-        whole = answer.read_all()
-        completion = wire.completion(whole)
-        track.event(fold.unfold(completion))
-        if exchange.stream:
-            return relay.Source(relay.replied(Reply(completion=completion), track, call)), track, None
-        return relay.Source(iter(())), track, (whole if target.provider.native else b"", completion)
-
-    def _stream(self, source: relay.Source, track: relay.Track, filters: list[Filter]) -> Iterator[bytes]:
-        pieces = relay.primed(relay.filtered(iter(source), filters))
-        return relay.as_stream(self.exchange, source, pieces, track, self._settle, self.explain)
-
-    def _whole(
-        self, source: relay.Source, track: relay.Track, whole: tuple[bytes, Any] | None, filters: list[Filter]
-    ) -> Iterator[bytes]:
+    def _whole(self, answered: Answered, filters: list[Filter]) -> Iterator[bytes]:
         """Fold a whole answer through the filters; one that nobody changes goes out as it came."""
-        exchange = self.exchange
-        if whole is not None and not filters:
-            raw, completion = whole
-            out = raw or orjson.dumps(completion)
+        exchange, track, completion = self.exchange, answered.track, answered.completion
+        if completion is not None and not filters:
+            out = answered.raw or orjson.dumps(completion)
         else:
-            pieces = source if whole is None else iter((fold.unfold(whole[1]),))
-            completion = relay.folded(relay.filtered(iter(pieces), filters))
-            if whole is None and not source.ended:
+            pieces = answered.source if completion is None else iter((fold.unfold(completion),))
+            folded = relay.folded(relay.filtered(iter(pieces), filters))
+            if completion is None and not answered.source.ended:
                 raise UpstreamError(502, "upstream_stream_cut", "The answer ended before it was complete.")
             if track.usage_event is not None:
-                completion["usage"] = track.usage_event["usage"]
-            out = orjson.dumps(completion)
+                folded["usage"] = track.usage_event["usage"]
+            out = orjson.dumps(folded)
         exchange.outcome.first_event_s = time.monotonic() - exchange.started
         self._settle()
         return self._hand_over(out, complete=True)
@@ -324,11 +245,6 @@ class Run:
         self.exchange.outcome.complete = complete
 
 
-class _Any:
-    def __contains__(self, _: object) -> bool:
-        return True
-
-
 def unauthorized(exchange: Exchange) -> Reject:
     """Return OpenAI's answer to a caller whom no plugin knows: whether there was a credential at all is told apart."""
     headers = {"www-authenticate": "Bearer"}
@@ -348,10 +264,3 @@ def _searches(request: dict[str, Any]) -> bool:
     if request.get("web_search_options") is not None:
         return True
     return any(str(tool.get("type")).startswith(SEARCH_TOOL) for tool in request.get("tools") or ())
-
-
-def _refusal(answer: Answer, wire: base.Call) -> UpstreamError:
-    """Return what an upstream's status other than 200 means; of its body no more is read than an error needs."""
-    if answer.status < 400:
-        return failures.failure(502, answer.headers)
-    return wire.error(answer.status, answer.headers, answer.read_all(64 << 10))

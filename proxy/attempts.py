@@ -1,0 +1,129 @@
+"""How an exchange is put to its model's targets, one after the other, until one of them begins to answer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from proxy import failures, fold, relay
+from proxy.errors import UpstreamError
+from proxy.exchange import Attempt, Exchange, Reply
+from proxy.gateway import Model
+from proxy.guardian import CLIENT_GONE, Call
+from proxy.providers import base
+from proxy.routing import Route, Target, all_open, counts_against
+from proxy.upstream import Answer
+
+#: Of the body of an upstream's error no more is read than an error needs.
+ERROR_BYTES = 64 << 10
+
+
+@dataclass(slots=True)
+class Answered:
+    """An answer that has begun: where it comes from and what is seen of it.
+
+    Of a whole one `completion` is what it says, and `raw` its bytes where these are OpenAI's own.
+    """
+
+    source: relay.Source
+    track: relay.Track
+    completion: dict[str, Any] | None = None
+    raw: bytes | None = None
+
+
+class Attempts:
+    """The attempts of one exchange. `close` frees the upstream that answered last."""
+
+    def __init__(self, exchange: Exchange, call: Call, headers: bool) -> None:
+        """`headers` tells the client which target was asked last, and how many times targets were asked."""
+        self._exchange = exchange
+        self._call = call
+        self._headers = headers
+        self._upstream: Answer | None = None
+
+    def make(self, model: Model) -> Answered:
+        """Return the first answer that begins; raise the last attempt's `UpstreamError` where none does.
+
+        Once an event has been handed to the client no other target can take over.
+        """
+        route = Route(model.targets, model.settings.retry)
+        failed: UpstreamError | None = None
+        for target, wait_s in route:
+            if failed is not None and not self._call.again():
+                break
+            if wait_s:
+                relay.pause(self._call, wait_s)
+            try:
+                return self._try(target)
+            except UpstreamError as error:
+                failed = error
+            if not failed.fallback:
+                break
+            route.failed(target, failed)
+        raise failed or all_open(model.targets)
+
+    def close(self) -> None:
+        """Free the upstream: its connection is used again where the answer was read to its end."""
+        if self._upstream is not None:
+            if self._exchange.outcome.complete:
+                self._upstream.drain()
+            self._upstream.close()
+
+    def _try(self, target: Target) -> Answered:
+        """Ask one target; tell its breaker, the exchange and the client how that went."""
+        exchange = self._exchange
+        attempt = Attempt(target.label, time.monotonic())
+        exchange.attempts.append(attempt)
+        exchange.target = target.label
+        if self._headers:
+            exchange.response_headers["x-lockgate-target"] = target.label
+            exchange.response_headers["x-lockgate-attempts"] = str(len(exchange.attempts))
+        failed: bool | None = None
+        try:
+            answered = self._ask(target, attempt)
+            failed = False
+            return answered
+        except UpstreamError as error:
+            attempt.code = error.code
+            if error.code != CLIENT_GONE:
+                failed = counts_against(error)
+            raise
+        finally:
+            attempt.seconds = time.monotonic() - attempt.started
+            if failed is None:
+                target.breaker.leave()
+            else:
+                target.breaker.note(failed)
+
+    def _ask(self, target: Target, attempt: Attempt) -> Answered:
+        exchange, call, timeouts = self._exchange, self._call, target.timeouts
+        request = {**exchange.body, "model": target.model or exchange.body["model"]}
+        exchange.usage = None
+        track = relay.Track(exchange)
+        wire: base.Call | Reply = target.provider.open(exchange, request)
+        if isinstance(wire, Reply):
+            call.arm("first_byte", timeouts.first_byte, timeouts.total)
+            attempt.status = 200
+            source = relay.Source(relay.primed(relay.replied(wire, track, call)))
+            call.arm("idle", timeouts.idle)
+            return Answered(source, track)
+        if self._upstream is not None:
+            self._upstream.close()
+        self._upstream = answer = target.upstream.send(call, wire.outgoing, timeouts)
+        attempt.status = answer.status
+        if answer.status != 200:
+            # A redirect is not followed, and nothing else below 400 is an answer.
+            if answer.status < 400:
+                raise failures.failure(502, answer.headers)
+            raise wire.error(answer.status, answer.headers, answer.read_all(ERROR_BYTES))
+        if exchange.stream and not answer.headers.get("content-type", "").startswith("application/json"):
+            source = relay.Source(relay.primed(relay.streamed(answer, wire, target.provider.native, track)))
+            answer.begin()
+            return Answered(source, track)
+        raw = answer.read_all()
+        completion = wire.completion(raw)
+        if exchange.stream:
+            return Answered(relay.Source(relay.replied(Reply(completion=completion), track, call)), track)
+        track.event(fold.unfold(completion))
+        return Answered(relay.Source(iter(())), track, completion, raw if target.provider.native else None)
