@@ -1,5 +1,6 @@
 """gunicorn's settings for Lockgate: what was measured, with the reason; the rest comes from `[server]` of the file."""
 
+import gc
 import pathlib
 import sys
 
@@ -82,3 +83,14 @@ def on_starting(server):
 def post_fork(server, worker):
     """In each new worker."""
     serving.forgive(server, worker)
+
+
+def pre_fork(server, worker):
+    # A collection writes to every object that it looks at, and so unshares the master's memory in each worker.
+    gc.freeze()
+
+
+def post_worker_init(worker):
+    # What a worker has when it begins to serve, it has until it ends: no collection needs to look at it again.
+    gc.collect()
+    gc.freeze()

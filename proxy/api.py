@@ -129,7 +129,7 @@ class Sent(Response):
     """A response whose headers are sent when its body begins, and whose end is the end of its exchange."""
 
     def __init__(self, client: HttpClient, chunks: Iterator[bytes]) -> None:
-        super().__init__()
+        # Not Response's own __init__: Flask asks only for the type, and the headers come later.
         self._client = client
         self._chunks = chunks
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from proxy import failures, fold, relay
+from proxy import failures, relay
 from proxy.errors import UpstreamError
 from proxy.exchange import Attempt, Exchange, Reply
 from proxy.gateway import Model
@@ -125,5 +125,5 @@ class Attempts:
         completion = wire.completion(raw)
         if exchange.stream:
             return Answered(relay.Source(relay.replied(Reply(completion=completion), track, call)), track)
-        track.event(fold.unfold(completion))
+        track.event({"choices": completion["choices"], "usage": completion.get("usage")})
         return Answered(relay.Source(iter(())), track, completion, raw if target.provider.native else None)

@@ -131,7 +131,7 @@ def replied(reply: Reply, track: Track, call: Call) -> Iterator[Event]:
     """Yield the events of a plugin's or an embedded provider's answer."""
     events = reply.events or ()
     if reply.completion is not None:
-        track.event(fold.unfold(reply.completion))
+        track.event({**reply.completion, "object": "chat.completion.chunk"})
         events = fold.spread(reply.completion)
     for event in events:
         if isinstance(event, Pause):

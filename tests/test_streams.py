@@ -307,3 +307,13 @@ def test_a_client_that_leaves_takes_the_upstream_with_it(behind: Gateway, up: Up
     connection = up.wait_end(request.connection.number)
     assert connection.ended_by == "client"
     gate.open()
+
+
+def test_a_completion_that_comes_instead_of_a_stream_brings_its_usage(behind: Gateway, up: Upstream) -> None:
+    up.scripts = [lambda _: json_answer(completion())]
+    with behind.wire() as wire:
+        events = wire.post({**STREAM, "stream_options": {"include_usage": True}}).events
+    assert events[-2]["usage"]["completion_tokens"] == 2
+    assert events[-2]["object"] == "chat.completion.chunk"
+    assert events[-2]["id"] == events[0]["id"]
+    assert [event.get("usage") for event in events[:-2]] == [None] * (len(events) - 2)
