@@ -61,6 +61,9 @@ forwarder_headers = ""
 # Who may say X-Forwarded-Proto: nobody, or nginx on this machine.
 forwarded_allow_ips = "127.0.0.1,::1" if _server["proxied"] else ""
 
+# ProxyFix alone decides; gunicorn would believe any peer of a unix socket, and refuse headers that disagree.
+secure_scheme_headers = {}
+
 # Access tokens with many groups are longer than the 8190 bytes that are usual.
 limit_request_field_size = 32768
 

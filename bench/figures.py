@@ -31,17 +31,18 @@ class Figure:
 
     @property
     def at_best(self) -> float:
-        """Least of the gateway minus least of the bare relay: other work on the machine only ever adds."""
+        """Least of the gateway minus least of the bare relay: other work on the machine mostly adds."""
         return min(self.gateway) - min(self.bare)
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; `None` without one, or if the median says one thing and the best rounds another."""
+        """Whether the goal is met; `None` without one, or where the rounds do not agree enough to say so."""
         if self.goal is None:
             return None
-        found = (median(self.gateway), min(self.gateway))
-        if self.bounds == "difference":
-            found = (median(self.differences), self.at_best)
+        if self.bounds == "gateway":
+            found = [*middle(self.gateway), min(self.gateway)]
+        else:
+            found = [*middle(self.differences), self.at_best]
         return None if min(found) <= self.goal < max(found) else max(found) <= self.goal
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,6 +69,14 @@ class Samples:
         return Figure(name, unit, self.sides["bare"][key], self.sides["gateway"][key], goal, bounds)
 
 
+def middle(values: list[float]) -> tuple[float, float]:
+    """Return the two values between which the middle half lies."""
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = quantiles(values, method="inclusive")
+    return low, high
+
+
 HEADINGS = ("", "unit", "bare", "gateway", "difference", "at best", "half of the rounds", "goal", "")
 
 
@@ -84,8 +93,7 @@ def _row(figure: Figure) -> tuple[str, ...]:
     goal = "" if figure.goal is None else f"≤ {figure.goal:g}" + (" in all" if figure.bounds == "gateway" else " over")
     verdict = {None: "unclear" if goal else "", True: "met", False: "MISSED"}[figure.met]
     numbers = (median(figure.bare), median(figure.gateway), median(differences), figure.at_best)
-    quarters = quantiles(differences, method="inclusive") if len(differences) > 1 else differences * 3
-    spread = f"{_number(quarters[0])} … {_number(quarters[2])}"
+    spread = " … ".join(map(_number, middle(differences)))
     return figure.name, figure.unit, *map(_number, numbers), spread, goal, verdict
 
 

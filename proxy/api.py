@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -17,10 +18,16 @@ from proxy import sse
 from proxy.errors import Reject
 from proxy.exchange import Exchange
 from proxy.gateway import Gateway
+from proxy.guardian import CLIENT_GONE
 from proxy.pipeline import JSON, SSE, Run, not_found, unauthorized
 
 blueprint = Blueprint("api", __name__)
+log = logging.getLogger("lockgate")
 START_RESPONSE = "lockgate.start_response"
+#: Response headers that are the gateway's alone.
+OWN = ("content-length", "content-type", "transfer-encoding", "connection", "x-request-id")
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
@@ -71,20 +78,17 @@ class HttpClient:
             size = int(stated)
             if size > limit:
                 raise too_large
-            self.run.hold(size)
-            raw = _take(body, size)
-            if len(raw) < size:
-                raise Reject(400, "incomplete_body", "The request's body is shorter than its Content-Length.")
-            return raw
         parts = []
-        size = 0
-        # No more than one byte over the limit: the rest may never come.
-        while part := _take(body, min(65536, limit + 1 - size)):
-            size += len(part)
-            if size > limit:
+        got = 0
+        # No more than one byte over the limit: the rest may never come. What counts is what has come, not what is said.
+        while part := _take(body, min(65536, (size if stated else limit + 1) - got)):
+            got += len(part)
+            if got > limit:
                 raise too_large
             self.run.hold(len(part))
             parts.append(part)
+        if stated and got < size:
+            raise Reject(400, "incomplete_body", "The request's body is shorter than its Content-Length.")
         return b"".join(parts)
 
     def heartbeat(self) -> None:
@@ -105,7 +109,14 @@ class HttpClient:
     def _start(self, start_response: Any) -> Any:
         exchange = self._exchange
         status = exchange.outcome.status
-        headers = [(name, str(value)) for name, value in exchange.response_headers.items()]
+        headers = []
+        for name, value in exchange.response_headers.items():
+            if name.lower() not in OWN and HEADER_NAME.fullmatch(name) and HEADER_VALUE.fullmatch(str(value)):
+                headers.append((name, str(value)))
+            else:
+                log.warning("exchange %s: a plugin's response header %r cannot be sent", exchange.id, name[:100])
+        if self.run.length is not None:
+            headers.append(("content-length", str(self.run.length)))
         if exchange.stream and status == 200:
             headers += [("content-type", SSE), ("cache-control", "no-cache"), ("x-accel-buffering", "no")]
         else:
@@ -119,6 +130,8 @@ def _take(body: Any, size: int) -> bytes:
     try:
         part: bytes = body.read(size)
         return part
+    except ConnectionError:
+        raise Reject(499, CLIENT_GONE, "The client has gone.") from None
     except TimeoutError:
         raise Reject(408, "request_timeout", "The request's body did not come in time.") from None
     except Exception:
@@ -138,6 +151,7 @@ class Sent(Response):
         try:
             return _Body(self._client.send(start_response, self._chunks), self._client.run)
         except BaseException:
+            self._client.run.exchange.outcome.code = "internal_error"
             self._client.run.close()
             raise
 
@@ -242,7 +256,7 @@ def _told(run: Run, describe: Any) -> Response:
         run.identify()
         out = orjson.dumps(describe())
         run.exchange.outcome.status = 200
-        chunks = run._hand_over(out, complete=True)
+        chunks = run.hand_over(out, complete=True)
     except Exception as error:
         chunks = run.refuse(error)
     return Sent(run.client, chunks)  # type: ignore[arg-type]
@@ -261,4 +275,4 @@ def unknown_url(error: HTTPException) -> Response:
     else:
         reject = Reject(status, "bad_request" if status < 500 else "internal_error", f"The request failed: {url}.")
     headers = {**reject.headers, "x-request-id": _id(current_app.extensions["lockgate"])}
-    return Response(orjson.dumps(reject.body()), status, headers, mimetype=JSON)
+    return Response(reject.encoded(), status, headers, mimetype=JSON)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-import orjson
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -37,16 +37,21 @@ def create_app(settings: Settings | None = None, catalog: Catalog | None = None)
     gateway.start()
     app = Flask("lockgate", static_folder=None)
     app.extensions["lockgate"] = gateway
+    # Never a redirect: it would be HTML, and clients turn a POST into a GET.
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.url_map.redirect_defaults = False
     app.register_blueprint(api.blueprint)
     app.register_error_handler(HTTPException, api.unknown_url)
     app.register_error_handler(Exception, _failed)
-    app.url_map.strict_slashes = False
-    app.url_map.redirect_defaults = False
     # ProxyFix believes one proxy's forwarding headers; nginx overwrites what clients send of them.
     inner: Any = ProxyFix(app.wsgi_app, x_for=1, x_proto=1) if settings.server.proxied else app.wsgi_app
 
     def keep_start_response(environ: dict[str, Any], start_response: Any) -> Any:
         environ[api.START_RESPONSE] = start_response
+        if "//" in environ["PATH_INFO"]:
+            # A base URL with a slash at its end is the usual cause.
+            environ["PATH_INFO"] = re.sub("/{2,}", "/", environ["PATH_INFO"])
         return inner(environ, start_response)
 
     app.wsgi_app = keep_start_response  # type: ignore[method-assign]
@@ -56,4 +61,4 @@ def create_app(settings: Settings | None = None, catalog: Catalog | None = None)
 def _failed(error: Exception) -> Response:
     log.error("a request failed outside of any exchange", exc_info=error)
     reject = Reject(500, "internal_error", "The gateway failed; its log says more.")
-    return Response(orjson.dumps(reject.body()), 500, mimetype="application/json")
+    return Response(reject.encoded(), 500, mimetype="application/json")

@@ -10,7 +10,7 @@ from proxy import failures, relay
 from proxy.errors import UpstreamError
 from proxy.exchange import Attempt, Exchange, Reply
 from proxy.gateway import Model
-from proxy.guardian import CLIENT_GONE, Call
+from proxy.guardian import CLIENT_GONE, NEVER, Call
 from proxy.providers import base
 from proxy.routing import Route, Target, all_open, counts_against
 from proxy.upstream import Answer
@@ -53,6 +53,8 @@ class Attempts:
             if failed is not None and not self._call.again():
                 break
             if wait_s:
+                # The wait is nobody's silence: only the time for the whole exchange bounds it.
+                self._call.arm("wait", NEVER)
                 relay.pause(self._call, wait_s)
             try:
                 return self._try(target)
@@ -77,7 +79,7 @@ class Attempts:
         exchange.attempts.append(attempt)
         exchange.target = target.label
         if self._headers:
-            exchange.response_headers["x-lockgate-target"] = target.label
+            exchange.response_headers["x-lockgate-target"] = target.label.encode("ascii", "backslashreplace").decode()
             exchange.response_headers["x-lockgate-attempts"] = str(len(exchange.attempts))
         failed: bool | None = None
         try:
@@ -102,14 +104,15 @@ class Attempts:
         exchange.usage = None
         track = relay.Track(exchange)
         wire: base.Call | Reply = target.provider.open(exchange, request)
+        if self._upstream is not None:
+            self._upstream.close()
+            self._upstream = None
         if isinstance(wire, Reply):
             call.arm("first_byte", timeouts.first_byte, timeouts.total)
             attempt.status = 200
             source = relay.Source(relay.primed(relay.replied(wire, track, call)))
             call.arm("idle", timeouts.idle)
             return Answered(source, track)
-        if self._upstream is not None:
-            self._upstream.close()
         self._upstream = answer = target.upstream.send(call, wire.outgoing, timeouts)
         attempt.status = answer.status
         if answer.status != 200:
@@ -122,8 +125,11 @@ class Attempts:
             answer.begin()
             return Answered(source, track)
         raw = answer.read_all()
-        completion = wire.completion(raw)
-        if exchange.stream:
-            return Answered(relay.Source(relay.replied(Reply(completion=completion), track, call)), track)
-        track.event({"choices": completion["choices"], "usage": completion.get("usage")})
+        with relay.malformed():
+            completion = wire.completion(raw)
+            track.event({"choices": completion["choices"], "usage": completion.get("usage")})
+            if exchange.stream:
+                if not track.whole:
+                    raise relay.cut()
+                return Answered(relay.Source(relay.primed(relay.replied(Reply(completion), track, call))), track)
         return Answered(relay.Source(iter(())), track, completion, raw if target.provider.native else None)

@@ -76,6 +76,9 @@ class Chain:
                 made = hook(exchange)
                 if made is not None:
                     filters.append(made)
+                    code = getattr(made, "__code__", None)
+                    if code is not None:  # its file may be another than the plugin's
+                        self._files.setdefault(code.co_filename, name)
         filters.reverse()
         return filters
 

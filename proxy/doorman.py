@@ -73,9 +73,17 @@ def explain(error: BaseException) -> bytes:
     return next((answer for kind, answer in EXPLAINED if isinstance(error, kind)), FAILED)
 
 
-def check_host(request: Request) -> None:
-    """Raise `InvalidHeader` where HTTP/1.1 has no Host (RFC 9112 §3.2); gunicorn accepts such a request."""
-    if request.version >= (1, 1) and not any(name == "HOST" for name, _ in request.headers):
+def check_head(request: Request) -> None:
+    """Refuse what gunicorn accepts: HTTP/1.1 without Host (RFC 9112 §3.2), and a body in a coding besides chunked.
+
+    Raises `InvalidHeader` or `UnsupportedTransferCoding`.
+    """
+    hosts = 0
+    for name, value in request.headers:
+        hosts += name == "HOST"
+        if name == "TRANSFER-ENCODING" and value.strip().lower() != "chunked":
+            raise UnsupportedTransferCoding(value)
+    if not hosts and request.version >= (1, 1):
         raise InvalidHeader("HOST", req=request)
 
 

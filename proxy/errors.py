@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 #: OpenAI's error type for each status where it is not `invalid_request_error`.
@@ -43,6 +44,8 @@ class Reject(Exception):
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
+        if not 400 <= status <= 599:
+            raise ValueError(f"a refusal has a status from 400 to 599, not {status}")
         self.status = status
         self.code = code
         self.message = message
@@ -53,6 +56,11 @@ class Reject(Exception):
     def body(self) -> dict[str, Any]:
         """Return the OpenAI error object."""
         return error_body(self.message, self.type, self.param, self.code)
+
+    def encoded(self) -> bytes:
+        """Return the OpenAI error object as JSON, whatever is in its texts."""
+        # Not orjson: it refuses lone surrogates, and an error must never fail to be told.
+        return json.dumps(self.body(), separators=(",", ":"), default=str).encode()
 
 
 class UpstreamError(Reject):

@@ -14,6 +14,7 @@ from typing import Any
 import requests
 
 from proxy import keys
+from proxy.adapter import Adapter
 from proxy.catalog import Catalog
 from proxy.chain import Chain
 from proxy.errors import ConfigError
@@ -23,7 +24,7 @@ from proxy.records.journal import Journal
 from proxy.records.snapshot import Snapshot
 from proxy.routing import Breaker, Target
 from proxy.settings import Connection, ModelSettings, Settings
-from proxy.upstream import Adapter, Upstream
+from proxy.upstream import Upstream
 
 log = logging.getLogger("lockgate")
 

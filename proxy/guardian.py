@@ -7,6 +7,7 @@ read returns at once, and `Call.why` says what happened. It also writes the hear
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import heapq
 import itertools
@@ -28,14 +29,15 @@ NEVER = float("inf")
 class Call:
     """One exchange as the guardian sees it; made by `Guardian.watch`, ended by `close`.
 
-    The request thread brackets each wait for the upstream with `wait()` and `woke()`, gives the socket it will wait on
+    `sent` is when the client was last sent something (monotonic seconds): heartbeats are measured from it. The request
+    thread brackets each wait for the upstream with `wait()` and `woke()`, gives the socket it will wait on
     to `attach`, and takes it back with `detach` before the connection may serve another exchange. `why` is `None`, or
     `client_gone`, or the name of the deadline that passed: `connect`, `first_byte`, `idle`, `total`.
     """
 
     __slots__ = (
-        "_beat_every", "_beat_last", "_guardian", "_limit", "_lock", "_scheduled", "_total_at",
-        "_touched", "_upstream", "_waiting", "client", "closed", "fd", "first_byte_s", "heartbeat", "phase", "why",
+        "_beat_every", "_guardian", "_limit", "_lock", "_scheduled", "_total_at", "_touched", "_upstream", "_waiting",
+        "client", "closed", "fd", "first_byte_s", "heartbeat", "phase", "sent", "why",
     )  # fmt: skip
 
     def __init__(self, guardian: Guardian, client: Any, lock: Any, beat_every: float) -> None:
@@ -52,7 +54,7 @@ class Call:
         self.first_byte_s = NEVER
         self._limit = NEVER
         self._total_at = NEVER
-        self._touched = self._beat_last = time.monotonic()
+        self.sent = self._touched = time.monotonic()
         self._beat_every = beat_every
         self._scheduled = NEVER
 
@@ -82,8 +84,13 @@ class Call:
         self.heartbeat = heartbeat
         self._guardian.schedule(self, self.next_check())
 
+    def quiet(self) -> None:
+        """Write no more heartbeats. When this returns, none is being written."""
+        with self._lock:
+            self.heartbeat = None
+
     def touch(self) -> None:
-        """Note that the upstream has sent something: the idle deadline and the heartbeat start anew."""
+        """Note that the upstream has sent something: the idle deadline starts anew."""
         self._touched = time.monotonic()
 
     def wait(self) -> None:
@@ -119,7 +126,7 @@ class Call:
         """Return when (monotonic seconds) the guardian must look at this call again."""
         due = min(self._touched + self._limit, self._total_at)
         if self.heartbeat is not None:
-            due = min(due, max(self._touched, self._beat_last) + self._beat_every)
+            due = min(due, self.sent + self._beat_every)
         return due
 
     def check(self, now: float) -> None:
@@ -128,9 +135,8 @@ class Call:
             self.end("total")
         elif now >= self._touched + self._limit:
             self.end(self.phase)
-        elif self.heartbeat is not None and now >= max(self._touched, self._beat_last) + self._beat_every:
-            self._beat_last = now
-            self._beat()
+        elif self.heartbeat is not None and now >= self.sent + self._beat_every:
+            self._beat(now)
 
     def end(self, why: str) -> None:
         """Give the exchange up: whatever it waits for upstream returns at once."""
@@ -140,11 +146,22 @@ class Call:
             self.why = why
             if self._upstream is not None:
                 self._upstream.shut()
+            if why == "total" and not self._waiting and self.client is not None:
+                # Not in a wait for the upstream, and the client takes nothing: the write to it would last for ever.
+                if not _ready(self.client, select.POLLOUT):
+                    with contextlib.suppress(OSError):
+                        _socket.socket.shutdown(getattr(self.client, "_sock", self.client), _socket.SHUT_RDWR)
 
-    def _beat(self) -> None:
+    def _beat(self, now: float) -> None:
         with self._lock:
-            if not self._waiting or self.heartbeat is None or self.why is not None:
+            if (
+                not self._waiting
+                or self.heartbeat is None
+                or self.why is not None
+                or now < self.sent + self._beat_every
+            ):
                 return
+            self.sent = now
             # A client that does not read would block the guardian: then there is no heartbeat.
             if not _ready(self.client, select.POLLOUT):
                 return
@@ -201,6 +218,8 @@ class Guardian:
         if when >= call._scheduled:
             return
         with self._lock:
+            if when >= call._scheduled:
+                return
             call._scheduled = when
             heapq.heappush(self._heap, (when, next(self._count), call))
             wake = when < self._asleep_until
@@ -242,10 +261,12 @@ class Guardian:
             # The event may be of an earlier exchange on a descriptor that has come back: ask the socket itself.
             if call is None or not _ready(call.client, select.POLLRDHUP):
                 if call is not None:
-                    self._epoll.modify(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+                    with contextlib.suppress(OSError):
+                        self._epoll.modify(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
                 return
             del self._calls[fd]
-            self._epoll.unregister(fd)
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(fd)
         call.end(CLIENT_GONE)
 
     def _check_due(self, now: float) -> None:

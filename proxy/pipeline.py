@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ import orjson
 from proxy import body, fold, relay, schemas
 from proxy.attempts import Answered, Attempts
 from proxy.chain import Chain
-from proxy.errors import Reject, UpstreamError
+from proxy.errors import Reject
 from proxy.exchange import Exchange, Filter, Reply
 from proxy.gateway import Gateway, Model
 from proxy.guardian import CLIENT_GONE, Call
@@ -25,8 +26,9 @@ SSE = "text/event-stream; charset=utf-8"
 #: Without a credential a body is read up to this size, and only where some model is public.
 ANONYMOUS_BODY_BYTES = 64 << 10
 
-#: Headers that a proxy in front would add. An `insecure` gateway refuses them: it must not be served to others.
-FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+#: Headers that a proxy in front would add.
+FORWARDED = ("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip")
+LOOPBACK = re.compile(r"(?:https?://)?(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?")
 
 #: Kinds of tools that are a search of the web under another name.
 SEARCH_TOOL = "web_search"
@@ -55,16 +57,14 @@ class Run:
         self.chain: Chain = gateway.chain
         self.call: Call | None = None
         self.attempts: Attempts | None = None
+        self.length: int | None = None
         self._body_bytes = 0
 
     def identify(self) -> None:
         """Ask the plugins who is calling; refuse a caller whom nobody knows unless something here is public."""
         exchange, server = self.exchange, self.gateway.settings.server
         if server.insecure:
-            if any(name in exchange.headers for name in FORWARDED):
-                raise Reject(
-                    403, "insecure_gateway", "This gateway has no authentication and serves no forwarded requests."
-                )
+            _from_here(exchange)
             exchange.identity = self.gateway.chain.authenticate(exchange)
             return
         exchange.identity = self.gateway.chain.authenticate(exchange)
@@ -89,6 +89,9 @@ class Run:
             return self._whole(answered, filters)
         except Exception as error:
             return self.refuse(error)
+        except BaseException:
+            self.close()
+            raise
 
     def refuse(self, error: BaseException) -> Iterator[bytes]:
         """Answer with an error instead: as a status, or as an event where a heartbeat has sent the headers already."""
@@ -97,7 +100,7 @@ class Run:
         if self.client.committed:
             return relay.broken(self.exchange, reject)
         self.exchange.outcome.status = reject.status
-        return self._hand_over(orjson.dumps(reject.body()), complete=False)
+        return self.hand_over(reject.encoded(), complete=False)
 
     def explain(self, error: BaseException) -> Reject:
         """Return what the client is told of `error`, and note it in the outcome; the log gets the rest."""
@@ -120,6 +123,9 @@ class Run:
         """End the exchange: free the upstream, journal the end, tell the plugins. Never raises."""
         exchange, call = self.exchange, self.call
         outcome = exchange.outcome
+        if call is not None:
+            # A comment now would come behind the end, where the next answer on this connection begins.
+            call.quiet()
         if self.attempts is not None:
             self.attempts.close()
         if call is not None:
@@ -133,7 +139,7 @@ class Run:
         outcome.duration_s = time.monotonic() - exchange.started
         try:
             self.gateway.journal.end(exchange)
-        except OSError:
+        except Exception:
             log.exception("the journal could not take the end of %s", exchange.id)
         self.chain.on_complete(exchange)
 
@@ -207,8 +213,11 @@ class Run:
         return self.attempts.make(model)
 
     def _stream(self, answered: Answered, filters: list[Filter]) -> Iterator[bytes]:
+        assert self.call is not None
         pieces = relay.primed(relay.filtered(iter(answered.source), filters))
-        return relay.as_stream(self.exchange, answered.source, pieces, answered.track, self._settle, self.explain)
+        return relay.as_stream(
+            self.exchange, answered.source, pieces, answered.track, self.call, self._settle, self.explain
+        )
 
     def _whole(self, answered: Answered, filters: list[Filter]) -> Iterator[bytes]:
         """Fold a whole answer through the filters; one that nobody changes goes out as it came."""
@@ -219,13 +228,13 @@ class Run:
             pieces = answered.source if completion is None else iter((fold.unfold(completion),))
             folded = relay.folded(relay.filtered(iter(pieces), filters))
             if completion is None and not answered.source.ended:
-                raise UpstreamError(502, "upstream_stream_cut", "The answer ended before it was complete.")
+                raise relay.cut()
             if track.usage_event is not None:
                 folded["usage"] = track.usage_event["usage"]
-            out = orjson.dumps(folded)
+            out = relay.dumped(folded)
         exchange.outcome.first_event_s = time.monotonic() - exchange.started
         self._settle()
-        return self._hand_over(out, complete=True)
+        return self.hand_over(out, complete=True)
 
     def _settle(self) -> None:
         """Write the settle line: what the answer cost is known before its last byte is handed over."""
@@ -235,14 +244,27 @@ class Run:
             except OSError:
                 log.exception("the journal could not take what %s cost", self.exchange.id)
 
-    def _hand_over(self, out: bytes, complete: bool) -> Iterator[bytes]:
-        self.exchange.response_headers["content-length"] = str(len(out))
+    def hand_over(self, out: bytes, complete: bool) -> Iterator[bytes]:
+        """Return a whole body, whose length goes before it."""
+        self.length = len(out)
         return self._once(out, complete)
 
     def _once(self, out: bytes, complete: bool) -> Iterator[bytes]:
         self.exchange.outcome.bytes_out += len(out)
         yield out
         self.exchange.outcome.complete = complete
+
+
+def _from_here(exchange: Exchange) -> None:
+    """Refuse what may come from elsewhere: a gateway without authentication serves this machine alone.
+
+    A page from elsewhere in a browser of this machine shows itself by its origin, or by the host that it asked for.
+    """
+    headers = exchange.headers
+    forwarded = any(name in FORWARDED or name.startswith("x-forwarded") for name in headers)
+    asked = [headers[name] for name in ("host", "origin") if name in headers]
+    if forwarded or not all(LOOPBACK.fullmatch(text) for text in asked):
+        raise Reject(403, "insecure_gateway", "This gateway has no authentication and serves this machine alone.")
 
 
 def unauthorized(exchange: Exchange) -> Reject:

@@ -72,6 +72,7 @@ class Preflight:
         if not problems and not self.request.get("quick"):
             from proxy.gateway import Gateway
 
+            problems += _expired(self.settings)
             Gateway(self.settings, catalog)
         if serving is not None and serving["worker"] != server.worker:
             problems.append("server.worker: cannot be changed by a reload: restart Lockgate")
@@ -130,6 +131,18 @@ def _instances(settings: Settings, catalog: Catalog) -> list[str]:
             Chain({name: made[name] for name in chain})
         except ConfigError as failure:
             problems += [problem for problem in failure.problems if problem not in problems]
+    return problems
+
+
+def _expired(settings: Settings) -> list[str]:
+    """Name certificates that are out of date; not at a start, since one provider less is better than no gateway."""
+    from proxy.tls import expired
+
+    problems = expired(settings.egress, "egress")
+    for name, provider in settings.providers.items():
+        own, egress = provider.connection, settings.egress
+        if (own.ca_file, own.client_cert) != (egress.ca_file, egress.client_cert):
+            problems += expired(own, f"providers.{name}")
     return problems
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain as joined
 from typing import Any
 
@@ -50,8 +51,9 @@ class Track:
         for choice in event.get("choices") or ():
             index = choice.get("index") or 0
             self.seen.add(index)
-            if choice.get("finish_reason"):
-                self.finished[index] = choice["finish_reason"]
+            reason = choice.get("finish_reason")
+            if reason and isinstance(reason, str):
+                self.finished[index] = reason
         usage = event.get("usage")
         if usage is not None:
             if isinstance(usage, dict):
@@ -119,12 +121,31 @@ def streamed(answer: Answer, wire: base.Call, native: bool, track: Track) -> Ite
                     break
             if not chunk:
                 break
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UpstreamError(502, "upstream_malformed", "The upstream sent something that is no answer.") from None
+    except _MALFORMED:
+        raise UpstreamError(502, "upstream_malformed", NO_ANSWER) from None
     if not events_seen:
         raise UpstreamError(502, "upstream_empty_response", "The upstream's answer holds no completion.")
     if not wire.complete or not track.whole:
-        raise UpstreamError(502, "upstream_stream_cut", "The upstream's answer ended before it was complete.")
+        raise cut()
+
+
+#: What code that reads an upstream's words raises where they are not as they should be.
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+NO_ANSWER = "The upstream sent something that is no answer."
+
+
+@contextmanager
+def malformed() -> Iterator[None]:
+    """Raise `UpstreamError` where what the upstream said can't be read."""
+    try:
+        yield
+    except _MALFORMED:
+        raise UpstreamError(502, "upstream_malformed", NO_ANSWER) from None
+
+
+def cut() -> UpstreamError:
+    """Return what an answer is that ended before its end."""
+    return UpstreamError(502, "upstream_stream_cut", "The answer ended before it was complete.")
 
 
 def replied(reply: Reply, track: Track, call: Call) -> Iterator[Event]:
@@ -138,6 +159,8 @@ def replied(reply: Reply, track: Track, call: Call) -> Iterator[Event]:
             pause(call, event.seconds)
             continue
         call.touch()
+        if event.get("usage") is not None:
+            event = {**event}  # the plugin's own, which may be used again
         track.event(event)
         if event.get("choices") or track.usage_event is None:
             yield event
@@ -150,6 +173,8 @@ def pause(call: Call, seconds: float) -> None:
 
     Raises `UpstreamError` then.
     """
+    if seconds <= 0:
+        return
     waiting, other = sockets.pair()
     try:
         waiting.settimeout(seconds)
@@ -216,6 +241,7 @@ def as_stream(
     source: Source,
     pieces: Iterator[Piece],
     track: Track,
+    call: Call,
     settle: Callable[[], None],
     explain: Callable[[BaseException], Reject],
 ) -> Iterator[bytes]:
@@ -223,13 +249,16 @@ def as_stream(
     outcome = exchange.outcome
     try:
         for piece in pieces:
-            out = piece if isinstance(piece, bytes) else sse.encode(orjson.dumps(piece))
+            out = piece if isinstance(piece, bytes) else sse.encode(dumped(piece))
+            call.sent = time.monotonic()
             if outcome.first_event_s is None:
-                outcome.first_event_s = time.monotonic() - exchange.started
+                outcome.first_event_s = call.sent - exchange.started
             outcome.bytes_out += len(out)
             yield out
         if not source.ended:
-            raise UpstreamError(502, "upstream_stream_cut", "The answer ended before it was complete.")
+            raise cut()
+        if outcome.first_event_s is None:
+            raise Reject(500, "plugin_error", SWALLOWED)
         last = sse.DONE
         if track.usage_event is not None and (exchange.body.get("stream_options") or {}).get("include_usage"):
             last = sse.encode(orjson.dumps(track.usage_event)) + last
@@ -246,15 +275,33 @@ def as_stream(
 def broken(exchange: Exchange, reject: Reject) -> Iterator[bytes]:
     """Yield the error event of a stream that can't go on, then cut it: no `[DONE]` and no terminating chunk."""
     if not exchange.outcome.client_gone:
-        out = sse.encode(orjson.dumps(reject.body()))
+        out = sse.encode(reject.encoded())
         exchange.outcome.bytes_out += len(out)
         yield out
     raise ConnectionResetError(errno.ECONNRESET, "the answer was cut")
+
+
+SWALLOWED = "A plugin of the gateway has left nothing of the answer."
+
+
+def dumped(event: Any) -> bytes:
+    """Serialise what came out of the filters; raise `Reject` where it is no event."""
+    try:
+        if isinstance(event, dict):
+            return orjson.dumps(event)
+    except TypeError:
+        pass
+    raise Reject(500, "plugin_error", "A plugin of the gateway has made something that is no answer.")
 
 
 def folded(pieces: Iterator[Piece]) -> dict[str, Any]:
     """Gather a stream into one completion."""
     whole = fold.Fold()
     for event in _events(pieces):
+        if not isinstance(event, dict):
+            raise Reject(500, "plugin_error", "A plugin of the gateway has made something that is no answer.")
         whole.add(event)
-    return whole.completion()
+    completion = whole.completion()
+    if not completion["choices"]:
+        raise Reject(500, "plugin_error", SWALLOWED)
+    return completion

@@ -135,8 +135,12 @@ class Route:
 
 
 def counts_against(error: UpstreamError) -> bool:
-    """Return whether a failure speaks against the target itself: not a limit, a conflict or a wrong request."""
-    return error.status >= 500
+    """Return whether a failure speaks against the target itself: not a limit, a conflict or a wrong request.
+
+    Nor does what another target could not do better, such as an answer that is too large: else one caller could have
+    a target taken from all.
+    """
+    return error.status >= 500 and error.fallback
 
 
 def all_open(targets: Sequence[Target]) -> UpstreamError:

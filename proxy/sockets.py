@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import importlib
+import os
 import socket
 import ssl
 import sys
@@ -57,7 +58,7 @@ def _classes() -> tuple[type, type]:
 
     class Tls(_Guarded, ssl.SSLSocket):
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-            self = super().__new__(cls, *args, **kwargs)
+            self = super().__new__(cls)  # without arguments: gevent's class has no `__new__` that takes them
             self._guard = new_lock()
             return self
 
@@ -71,9 +72,12 @@ def _classes() -> tuple[type, type]:
     return Plain, Tls
 
 
-def connect(host: str, port: int, options: Any, announce: Callable[[GuardedSocket], None]) -> Any:
-    """Connect to the first address of `host` that accepts; each socket is announced before it waits.
+def connect(
+    host: str, port: int, options: Any, timeout_s: float | None, announce: Callable[[GuardedSocket], None]
+) -> Any:
+    """Connect to the first address of `host` that accepts, within `timeout_s` each; `None` waits as long as it takes.
 
+    Each socket is announced before it waits; `announce` raises an `OSError` where that is not wanted any more.
     Raises `socket.gaierror` where the name has no address, else the last address's `OSError`.
     """
     error: OSError | None = None
@@ -82,6 +86,7 @@ def connect(host: str, port: int, options: Any, announce: Callable[[GuardedSocke
         try:
             for option in options or ():
                 sock.setsockopt(*option)
+            sock.settimeout(timeout_s)
             announce(sock)
             sock.connect(address)
             return sock
@@ -105,7 +110,7 @@ def tls_context(
     Raises `OSError` (`ssl.SSLError` included) where a file can't be used.
     """
     context = ssl.create_default_context(cafile=ca_file)
-    if ca_file is None and not context.get_ca_certs():
+    if ca_file is None and not context.get_ca_certs() and not _has_folder_of_authorities():
         import certifi
 
         context.load_verify_locations(cafile=certifi.where())
@@ -115,3 +120,9 @@ def tls_context(
     context.sslsocket_class = _classes()[1]
     context.announce = announce  # type: ignore[attr-defined]
     return context
+
+
+def _has_folder_of_authorities() -> bool:
+    # OpenSSL reads from the system's folder what it needs when it needs it; `get_ca_certs` does not list that.
+    folder = ssl.get_default_verify_paths().capath
+    return folder is not None and bool(os.listdir(folder))

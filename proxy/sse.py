@@ -113,21 +113,27 @@ class Parser:
 def canonical(chunk: bytes) -> bool:
     """Return whether `chunk` may be relayed unparsed: whole `data: {…}` events of a chat stream and nothing else.
 
-    Each event has `"choices"`, none has an `"error"` or `"usage"` other than null, and no line ends but the two that
-    close it. Inside a JSON string quotes are escaped, so the byte tests can mistake only a whole string value for a
-    key, and then the chunk is merely parsed.
+    Each event has a list of `"choices"`, none has an `"error"`, or a `"usage"` other than null, and no line ends but
+    the two that close it. Inside a JSON string quotes are escaped, so the byte tests can mistake only a whole string
+    value for a key, and then the chunk is merely parsed.
     """
     # find and rfind, never `in`, which costs twice as much on bytes; what is looked for stands near the end.
     if not chunk.startswith(b"data: {") or not chunk.endswith(b"}\n\n") or chunk.find(b"\r") >= 0:
         return False
     if chunk.find(b"\n") == len(chunk) - 2:
-        if chunk.rfind(b'"choices"') < 0:
+        at = chunk.rfind(b'"choices"')
+        if at < 0 or not chunk.startswith((b":[", b": ["), at + 9):
             return False
     else:
         events = chunk.split(b"}\n\ndata: {")
-        if chunk.count(b"\n") != 2 * len(events) or min([event.rfind(b'"choices"') for event in events]) < 0:
+        if chunk.count(b"\n") != 2 * len(events):
             return False
-    if chunk.rfind(b'"error"') >= 0 and not _all_null(chunk, b'"error"'):
+        for event in events:
+            at = event.rfind(b'"choices"')
+            if at < 0 or not event.startswith((b":[", b": ["), at + 9):
+                return False
+    # Also null: there are clients that take it for an error.
+    if chunk.rfind(b'"error"') >= 0:
         return False
     at = chunk.rfind(b'"usage"')
     if at < 0 or (chunk.startswith(b":null", at + 7) and chunk.rfind(b'"usage"', 0, at) < 0):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from proxy.settings import Connection
 
 
 def trouble(connection: Mapping[str, Any], where: str) -> list[str]:
@@ -32,6 +35,35 @@ def trouble(connection: Mapping[str, Any], where: str) -> list[str]:
     except (ssl.SSLError, OSError):
         lines.append(f"{where}.client_cert: {_pair(cert, key)} in PEM form, the key without a password")
     return lines
+
+
+def expired(connection: Connection, where: str) -> list[str]:
+    """Return which certificate files of one connection are out of date, a line each.
+
+    Of authorities one that holds is enough: while they are renewed, a file has the old one and the new one.
+    """
+    import _ssl
+    import ssl
+
+    lines = []
+    if connection.ca_file is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(connection.ca_file)
+        authorities = context.get_ca_certs()
+        if authorities and not any(_holds(authority) for authority in authorities):
+            lines.append(f"{where}.ca_file: every certificate in {connection.ca_file} has expired")
+    if connection.client_cert is not None:
+        # The one way of the standard library to read a certificate that is not an authority's.
+        mine = _ssl._test_decode_cert(str(connection.client_cert))  # type: ignore[attr-defined]
+        if not _holds(mine):
+            lines.append(f"{where}.client_cert: {connection.client_cert} has expired (valid until {mine['notAfter']})")
+    return lines
+
+
+def _holds(certificate: Mapping[str, Any]) -> bool:
+    import ssl
+
+    return time.time() < ssl.cert_time_to_seconds(certificate["notAfter"])
 
 
 def _pair(cert: Path | None, key: Path | None) -> str:

@@ -22,7 +22,7 @@ from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
 from proxy.connection import Answer, Connection
-from proxy.doorman import FAILED, FULL, SLOW, Doorman, check_host, explain, reset
+from proxy.doorman import FAILED, FULL, SLOW, Doorman, check_head, explain, reset
 
 LOOK_S = 0.002
 """How often the doorman looks at what waits while no thread is free."""
@@ -267,7 +267,7 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         try:
             while conn.inlet.has_head():
                 request = next(conn.parser)
-                check_host(request)
+                check_head(request)
                 if not self.answer(conn, request):
                     return
                 conn.begun = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import suppress
 from typing import Any
@@ -10,10 +11,13 @@ import gevent
 from gunicorn.http.message import Request
 from gunicorn.workers import ggevent
 
-from proxy.doorman import FAILED, FULL, LINGER_S, check_host, explain, reset
+from proxy.doorman import FAILED, FULL, LINGER_S, check_head, explain, reset
 
 SPARE = 64
 """Connections beyond all bounds that are accepted only to be refused."""
+
+STALL_S = 30.0
+"""How long a client may neither send the body nor take the answer that it asked for."""
 
 UNREAD_BYTES = 64 << 10
 """How much of a body that the application left unread is read to keep the connection."""
@@ -53,12 +57,13 @@ class GeventWorker(ggevent.GeventWorker):  # type: ignore[misc]
             self.resting.discard(gevent.getcurrent())
 
     def handle_request(self, listener_name: Any, req: Request, sock: socket.socket, addr: Any) -> None:
-        check_host(req)
+        check_head(req)
         if self.busy >= self.limit:
             self.see_off(sock, FULL)
             raise StopIteration
         ends = False
         self.busy += 1
+        sock.settimeout(STALL_S)
         self.resting.discard(gevent.getcurrent())
         try:
             super().handle_request(listener_name, req, sock, addr)
@@ -67,13 +72,17 @@ class GeventWorker(ggevent.GeventWorker):  # type: ignore[misc]
             ends = getattr(body, "length", 0) > UNREAD_BYTES or getattr(body, "parser", None) is not None
         except StopIteration:
             ends = True
-        except OSError:
+        except OSError as failure:
+            if isinstance(failure, TimeoutError):
+                raise ConnectionResetError(errno.ECONNRESET, "the client has stopped reading") from None
             if req.version < (1, 1):
                 with suppress(OSError):
                     reset(sock)
             raise
         finally:
             self.busy -= 1
+            with suppress(OSError):
+                sock.settimeout(None)
             self.resting.add(gevent.getcurrent())
         if ends:
             self.see_off(sock)

@@ -35,6 +35,9 @@ targets = ["up"]
 [models.quick]
 targets = ["up"]
 
+[models.hidden]
+targets = ["up"]
+
 [models.endless]
 targets = ["up"]
 """
@@ -85,13 +88,18 @@ class Crowd:
     """Clients with a held stream each, of which the beginning has been read."""
 
     def __init__(self, gateway: Gateway, number: int) -> None:
-        self.wires = [gateway.wire() for _ in range(number)]
-        for wire in self.wires:
-            wire.request(ask("held"))
-        self.heads = [wire.read_until(b"\r\n\r\n").decode() for wire in self.wires]
-        for wire, head in zip(self.wires, self.heads, strict=True):
-            assert head.startswith("HTTP/1.1 200 "), head
-            wire.read_until(b'"Hel')
+        self.wires: list[Wire] = []
+        try:
+            for _ in range(number):
+                self.wires.append(gateway.wire())
+                self.wires[-1].request(ask("held"))
+            self.heads = [wire.read_until(b"\r\n\r\n").decode() for wire in self.wires]
+            for wire, head in zip(self.wires, self.heads, strict=True):
+                assert head.startswith("HTTP/1.1 200 "), head
+                wire.read_until(b'"Hel')
+        except BaseException:
+            self.__exit__()
+            raise
 
     def ids(self) -> set[str]:
         """Return the request ids of the streams."""

@@ -76,6 +76,7 @@ REFUSED = {
 
 # What comes out: the status of each answer on the connection, and what the upstream was asked for.
 LEGAL = {
+    "the request that the others hide": (SMUGGLED, [200], ["hidden"]),
     "an absolute target with another host": (
         post(LENGTH, line=b"POST http://elsewhere/v1/chat/completions HTTP/1.1\r\n"),
         [200],

@@ -211,6 +211,15 @@ def test_a_gateway_without_authentication_serves_its_own_host_only(start_gateway
     echo = ECHO.replace('chain = ["keys"]', "chain = []").replace('[plugins.keys]\nuse = "api_keys"\n', "")
     gateway = start_gateway(echo, worker=worker, server={"insecure": True})
     with gateway.wire() as wire:
-        assert wire.post(BODY, authorization=None).status == 200
-        forwarded = wire.post(BODY, authorization=None, x_forwarded_for="10.0.0.1")
-        assert (forwarded.status, error_of(forwarded)["code"]) == (403, "insecure_gateway")
+        for host in ("localhost:8080", "127.0.0.1", "[::1]:80"):
+            assert wire.post(BODY, authorization=None, host=host).status == 200
+        elsewhere: list[dict[str, str]] = [
+            {"x_forwarded_for": "10.0.0.1"},
+            {"x_forwarded_proto": "https"},
+            {"cf_connecting_ip": "10.0.0.1"},
+            {"host": "evil.example"},
+            {"origin": "https://evil.example"},
+        ]
+        for header in elsewhere:
+            refused = wire.post(BODY, authorization=None, **{"host": "localhost", **header})
+            assert (refused.status, error_of(refused)["code"]) == (403, "insecure_gateway")

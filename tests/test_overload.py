@@ -96,7 +96,7 @@ def test_beyond_the_budget_for_bodies_clients_are_told_so_until_it_is_given_back
     def full() -> bool:
         # Two of them fill it. One that comes while another request is there is refused, and one more is sent.
         slow.append(small.wire())
-        slow[-1].request(half[:1000], content_length=str(len(half)))
+        slow[-1].request(half[:-1000], content_length=str(len(half)))
         return quick(small).status == 503
 
     assert until(full)
@@ -106,7 +106,7 @@ def test_beyond_the_budget_for_bodies_clients_are_told_so_until_it_is_given_back
         assert wire.get("/v1/models").status == 200
     for wire in slow[::2]:
         with contextlib.suppress(OSError):
-            wire.send(half[1000:])
+            wire.send(half[-1000:])
         assert wire.answer().status in (200, 503)
     for wire in slow:
         wire.close(reset=True)
@@ -131,7 +131,7 @@ def test_a_client_that_leaves_in_its_body_leaves_nothing_behind(small: Gateway, 
     ends = [line for line in small.records()[seen:] if line["kind"] == "end" and not line["complete"]]
     codes = [line["code"] for line in ends if line["code"] != "server_is_overloaded"]
     # A reset may overtake the head of the request, and then there never was an exchange.
-    assert codes == ["incomplete_body"] * len(codes) and (reset or len(codes) == 4)
+    assert set(codes) <= {"incomplete_body", "client_gone"} and (reset or len(codes) == 4)
 
 
 def test_slow_bodies_and_clients_that_never_read_stall_nobody_else(small: Gateway, up: Holding) -> None:

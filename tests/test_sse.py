@@ -243,9 +243,15 @@ def test_an_event_without_choices_is_found_beside_one_that_names_them_twice() ->
     assert not sse.canonical(b'data: {"choices":[],"x":{"choices":[]}}\n\ndata: {"message":"it broke"}\n\n')
 
 
-def test_null_errors_and_usages_are_canonical_with_and_without_a_space() -> None:
-    assert sse.canonical(b'data: {"choices":[],"error":null,"usage": null}\n\n')
-    assert sse.canonical(b'data: {"usage": null,"x":{"usage":null},"choices":[],"error": null}\n\n' * 3)
+def test_null_usages_are_canonical_with_and_without_a_space() -> None:
+    assert sse.canonical(b'data: {"choices":[],"usage": null}\n\n')
+    assert sse.canonical(b'data: {"usage": null,"x":{"usage":null},"choices": []}\n\n' * 3)
+
+
+def test_null_errors_and_null_choices_are_not_canonical_for_there_are_clients_that_break_on_them() -> None:
+    assert not sse.canonical(b'data: {"choices":[],"error":null}\n\n')
+    assert not sse.canonical(b'data: {"choices":null}\n\n')
+    assert not sse.canonical(b'data: {"choices":[]}\n\n' + b'data: {"choices": null}\n\n')
 
 
 PARTS = st.sampled_from(

@@ -16,15 +16,24 @@ from proxy.providers.base import Outgoing
 from proxy.secrets import Secret, SecretField
 
 
-class HeaderField(SecretField):
+class CredentialField(SecretField):
+    """A secret that goes into a header."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Secret:
+        secret = super()._deserialize(value, attr, data, **kwargs)
+        # RFC 9110, 5.5: no control characters; `requests` alone would let some of them through.
+        if not re.fullmatch(r"[\x20-\x7e]*", secret.reveal()):
+            raise ValidationError("must be printable ASCII on one line")
+        return secret
+
+
+class HeaderField(CredentialField):
     """The value of a header: a text, or where it is a credential a secret. Loads as a `Secret` either way."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Secret:
-        secret = Secret(value) if isinstance(value, str) else super()._deserialize(value, attr, data, **kwargs)
-        # RFC 9110, 5.5: no control characters; `requests` alone would let some of them through.
-        if not re.fullmatch(r"[\x20-\x7e]*", secret.reveal()):
-            raise ValidationError("must be printable ASCII")
-        return secret
+        if isinstance(value, str) and re.fullmatch(r"[\x20-\x7e]*", value):
+            return Secret(value)
+        return super()._deserialize(value, attr, data, **kwargs)
 
 
 class OpenAI:
@@ -40,10 +49,11 @@ class OpenAI:
         base_url = fields.Url(
             schemes={"http", "https"},
             require_tld=False,
+            validate=validate.Regexp(r"[^?#]*$", error="must not have a query or a fragment"),
             load_default="https://api.openai.com/v1",
             metadata={"help": "where the upstream's API begins; `/chat/completions` is added"},
         )
-        api_key = SecretField(load_default=None, metadata={"help": "sent as bearer token"})
+        api_key = CredentialField(load_default=None, metadata={"help": "sent as bearer token"})
         headers = fields.Dict(
             keys=fields.String(validate=validate.Regexp(r"^[A-Za-z0-9-]+$")),
             values=HeaderField(),
