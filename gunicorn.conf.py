@@ -7,7 +7,7 @@ import sys
 # Installed, this file lies in the package; in a source tree, beside it. gunicorn puts the working directory first on
 # the module path, where some other `proxy` may lie.
 _here = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(_here.parent if (_here / "serving.py").exists() else _here))
+sys.path.insert(0, str(_here.parent if (_here / "serving").is_dir() else _here))
 from proxy import serving
 
 del sys.path[0]

@@ -22,6 +22,9 @@ GROWTH_MIB = 1.0
 
 STREAMS, INTERVAL_S = 50, 0.02
 
+SAME = 2
+"""Rounds that one pair of processes is measured for."""
+
 
 @dataclass(slots=True)
 class Run:
@@ -37,15 +40,19 @@ class Run:
         return full // 4 if self.quick else full
 
     def by_turns(self, measure: Callable[[Server], dict[str, float]], warm_up: Traffic) -> Samples:
-        """Measure both servers `rounds` times, in turn first, after a warm-up; both run all the time."""
+        """Measure both servers `rounds` times, each side first in turn; every `SAME` rounds both are started anew.
+
+        Two processes of the same program differ steadily for as long as they live, which no number of rounds shows.
+        """
         samples = Samples()
-        with ExitStack() as stack:
-            servers = {side: stack.enter_context(self.lab.server(side, self.worker)) for side in SIDES}
-            for server in servers.values():
-                send(self.lab.load, server, warm_up)
-            for turn in range(self.rounds):  # short and many: what else the machine does hits both
-                for side in SIDES if turn % 2 else SIDES[::-1]:
-                    samples.add(side, measure(servers[side]))
+        for first in range(0, self.rounds, SAME):
+            with ExitStack() as stack:
+                servers = {side: stack.enter_context(self.lab.server(side, self.worker)) for side in SIDES}
+                for server in servers.values():
+                    send(self.lab.load, server, warm_up)
+                for turn in range(first, min(first + SAME, self.rounds)):
+                    for side in SIDES if turn % 2 else SIDES[::-1]:
+                        samples.add(side, measure(servers[side]))
         return samples
 
     def cost(self, traffic: Traffic) -> Samples:

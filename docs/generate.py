@@ -7,10 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from proxy import sections
 from proxy.catalog import Catalog, Found
-from proxy.document import DEFAULT
-from proxy.reference import Option, options
+from proxy.config import sections
+from proxy.config.document import DEFAULT
+from proxy.config.reference import Option, options
 
 PATH = Path(__file__).with_name("configuration.md")
 

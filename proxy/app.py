@@ -14,7 +14,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from proxy import api, config
 from proxy.catalog import Catalog
-from proxy.document import ACTIVE
+from proxy.config.document import ACTIVE
 from proxy.errors import Reject
 from proxy.gateway import Gateway
 from proxy.settings import Settings

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
+from proxy.config.sections import PEPPER_LENGTH
 from proxy.errors import ConfigError
 from proxy.records.database import Database, explained, location
 from proxy.records.tables import LONGEST, keys, versions
-from proxy.sections import PEPPER_LENGTH
 
 if TYPE_CHECKING:
     from proxy.settings import Settings

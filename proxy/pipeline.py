@@ -10,13 +10,14 @@ from typing import Any, Protocol
 
 import orjson
 
-from proxy import body, fold, relay, schemas
+from proxy import fold, relay
 from proxy.attempts import Answered, Attempts
 from proxy.chain import Chain
 from proxy.errors import Reject
 from proxy.exchange import Exchange, Filter, Reply
 from proxy.gateway import Gateway, Model
 from proxy.guardian import CLIENT_GONE, Call
+from proxy.request import body, schemas
 
 log = logging.getLogger("lockgate")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.body import MAX_DEPTH, parse
 from proxy.errors import Reject
+from proxy.request.body import MAX_DEPTH, parse
 
 OPENING = "We could not parse the JSON body of your request. "
 

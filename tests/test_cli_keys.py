@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 from states import database_in, settings_in
 
-from proxy import cli_keys, keys
+from proxy import keys
+from proxy.cli import keys as cli_keys
 from proxy.records.snapshot import Snapshot
 
 

@@ -15,11 +15,12 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import address, config
+from proxy import config
 from proxy.catalog import Catalog
+from proxy.cli.listing import as_toml
 from proxy.config import Secret
 from proxy.errors import ConfigError
-from proxy.listing import as_toml
+from proxy.serving import address
 from proxy.settings import Target, Timeouts
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -214,9 +215,9 @@ def test_an_entry_that_is_no_table_is_told(problems, kind):
     st.recursive(st.booleans() | st.integers() | st.text() | st.floats(), lambda inner: st.lists(inner), max_leaves=3)
 )
 def test_no_value_in_any_place_breaks_the_check(value):
-    from proxy.document import Document
-    from proxy.reading import Reading
-    from proxy.sections import ConnectionSchema, FileSchema, KeysSchema, ModelSchema, ServerSchema
+    from proxy.config.document import Document
+    from proxy.config.reading import Reading
+    from proxy.config.sections import ConnectionSchema, FileSchema, KeysSchema, ModelSchema, ServerSchema
 
     sections = {"server": ServerSchema, "egress": ConnectionSchema, "keys": KeysSchema}
     tables = {name: dict.fromkeys(schema().fields, value) for name, schema in sections.items()}
@@ -461,7 +462,7 @@ def test_the_reference_in_the_documentation_is_current():
 
 
 def test_every_key_has_help():
-    from proxy import reference, sections
+    from proxy.config import reference, sections
 
     schemas = (sections.FileSchema, sections.ServerSchema, sections.ConnectionSchema, sections.KeysSchema)
     rows = [row for schema in (*schemas, sections.ModelSchema) for row in reference.options(schema)]

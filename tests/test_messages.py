@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from upstreams import Upstream, json_answer
 
-from proxy.body import parse
 from proxy.errors import Reject
-from proxy.schemas import check_chat, check_unknown
+from proxy.request.body import parse
+from proxy.request.schemas import check_chat, check_unknown
 
 USER = {"role": "user", "content": "What is the weather in Paris and Rome?"}
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 
 from proxy.errors import Reject
-from proxy.parameters import Parameter
-from proxy.schemas import CHAT_PARAMETERS, ChatRequest, check_chat, check_unknown
+from proxy.request.parameters import Parameter
+from proxy.request.schemas import CHAT_PARAMETERS, ChatRequest, check_chat, check_unknown
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 FUNCTION = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}

@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from proxy.catalog import Catalog, Found
-from proxy.problems import join
-from proxy.reference import literal, options
+from proxy.config.problems import join
+from proxy.config.reference import literal, options
 from proxy.secrets import SECRET_MASK, Secret
 from proxy.settings import Connection, Settings, Target
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, post_load, validates_schema
 
-from proxy import violations
 from proxy.errors import Reject
-from proxy.messages import TEXT_PART, Messages, text_or_parts
-from proxy.parameters import Boolean, Choice, Integer, Number, Text
-from proxy.structures import Array, Either, Entries, Object, Tagged
-from proxy.tools import FUNCTION, TOOL, TOOL_CHOICE
+from proxy.request import violations
+from proxy.request.messages import TEXT_PART, Messages, text_or_parts
+from proxy.request.parameters import Boolean, Choice, Integer, Number, Text
+from proxy.request.structures import Array, Either, Entries, Object, Tagged
+from proxy.request.tools import FUNCTION, TOOL, TOOL_CHOICE
 
 # 512: OpenAI states no limit; cloud resource names of 200 characters are in use, and the name goes into logs.
 _MODEL_LENGTH = 512

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy import violations
-from proxy.parameters import Choice, Parameter, Text
-from proxy.structures import Array, Either, Object, Tagged
+from proxy.request import violations
+from proxy.request.parameters import Choice, Parameter, Text
+from proxy.request.structures import Array, Either, Object, Tagged
 
 _PLAIN_ROLES = ("user", "assistant", "system", "developer")
 

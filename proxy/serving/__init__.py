@@ -1,7 +1,7 @@
 """The master's side of a start and of a reload; imported by `gunicorn.conf.py`, so it must stay light.
 
 Nothing here imports plugins or the core that workers run: workers are forked from the master, and what it has imported
-they would not load again at a reload. The check runs in a child process (`proxy.preflight`).
+they would not load again at a reload. The check runs in a child process (`proxy.serving.preflight`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
-from proxy import address, welcome
+from proxy.serving import address, welcome
 
 #: How long a check may take, in seconds; a plugin that blocks while it is imported would hold the master for ever.
 LONGEST_CHECK = 60.0
-PACKAGE = Path(__file__).resolve().parent
-#: Where workers find the last good copy of the file (see `proxy.document`), and what the master knows of it.
+PACKAGE = Path(__file__).resolve().parent.parent
+#: Where workers find the last good copy of the file (see `proxy.config.document`), and what the master knows of it.
 ACTIVE = "LOCKGATE_ACTIVE"
 SERVING = "LOCKGATE_SERVING"
 LIBRARIES = ("flask", "marshmallow", "orjson", "pluggy", "requests", "sqlalchemy", "sqlalchemy.dialects.sqlite")
 # `proxy` is taken from beside this file, whatever else is called so on the module path.
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); import proxy.preflight; del sys.path[0]; proxy.preflight.main()"
-)
+BOOT = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from proxy.serving import preflight
+del sys.path[0]
+preflight.main()
+"""
 
 
 class Flight:

@@ -11,10 +11,12 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError
 
-from proxy import address, sections
 from proxy.catalog import Catalog, Found
-from proxy.document import Document
-from proxy.problems import flatten, join, suggestion
+from proxy.config import sections
+from proxy.config.document import Document
+from proxy.config.problems import flatten, join, suggestion
+from proxy.config.tls import trouble
+from proxy.serving import address
 from proxy.settings import (
     BreakerSettings,
     Connection,
@@ -26,7 +28,6 @@ from proxy.settings import (
     Settings,
     Timeouts,
 )
-from proxy.tls import trouble
 
 #: The tables that are checked one by one, after the top level.
 SECTIONS = ("server", "egress", "keys", "plugins", "providers", "models")

@@ -30,7 +30,7 @@ class Group(click.Group):
         """Return a command by name."""
         if cmd_name != "keys":
             return super().get_command(ctx, cmd_name)
-        command: click.Command = importlib.import_module("proxy.cli_keys").keys
+        command: click.Command = importlib.import_module("proxy.cli.keys").keys
         return command
 
 
@@ -92,12 +92,12 @@ def check(path: Path | None, shown: bool) -> None:
 @json_option
 def plugins(path: Path | None, as_json: bool) -> None:
     """List the plugins there are: from where, with which hooks and options."""
-    from proxy import listing
+    from proxy.cli import listing
 
     rows = listing.plugins(*_load(path))
     if as_json:
         return _echo_json(rows)
-    from proxy import tables
+    from proxy.cli import tables
 
     tables.found(rows, "hooks")
 
@@ -107,12 +107,12 @@ def plugins(path: Path | None, as_json: bool) -> None:
 @json_option
 def providers(path: Path | None, as_json: bool) -> None:
     """List the providers there are: from where, with which options."""
-    from proxy import listing
+    from proxy.cli import listing
 
     rows = listing.providers(*_load(path))
     if as_json:
         return _echo_json(rows)
-    from proxy import tables
+    from proxy.cli import tables
 
     tables.found(rows, "native")
 
@@ -122,12 +122,12 @@ def providers(path: Path | None, as_json: bool) -> None:
 @json_option
 def models(path: Path | None, as_json: bool) -> None:
     """List the models: where each goes, and through which plugins in which order."""
-    from proxy import listing
+    from proxy.cli import listing
 
     rows = listing.models(*_load(path))
     if as_json:
         return _echo_json(rows)
-    from proxy import tables
+    from proxy.cli import tables
 
     tables.models(rows)
 
@@ -137,7 +137,7 @@ def models(path: Path | None, as_json: bool) -> None:
 @click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path(), help="Where to; here by default.")
 def new_plugin(name: str, folder: Path) -> None:
     """Write a plugin file and its test, both working."""
-    from proxy import scaffold
+    from proxy.cli import scaffold
 
     try:
         written = scaffold.write(name, folder)

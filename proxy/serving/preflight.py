@@ -16,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from proxy import address, config
+from proxy import config
 from proxy.catalog import Catalog
-from proxy.document import ORIGIN, PLUGINS, Document
+from proxy.config.document import ORIGIN, PLUGINS, Document
 from proxy.errors import ConfigError
+from proxy.serving import address
 from proxy.settings import Settings
 
 
@@ -81,7 +82,7 @@ class Preflight:
         answer: dict[str, Any] = {"problems": problems}
         answer["server"] = {name: getattr(server, name) for name in FOR_GUNICORN} | {"state": str(server.state)}
         if self.request.get("show"):
-            from proxy.listing import as_toml
+            from proxy.cli.listing import as_toml
 
             answer["shown"] = as_toml(self.settings)
         return answer
@@ -136,7 +137,7 @@ def _instances(settings: Settings, catalog: Catalog) -> list[str]:
 
 def _expired(settings: Settings) -> list[str]:
     """Name certificates that are out of date; not at a start, since one provider less is better than no gateway."""
-    from proxy.tls import expired
+    from proxy.config.tls import expired
 
     problems = expired(settings.egress, "egress")
     for name, provider in settings.providers.items():

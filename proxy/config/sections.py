@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from proxy import address
 from proxy.secrets import PathField, SecretField, resolve
+from proxy.serving import address
 from proxy.settings import BreakerSettings, Connection, Retry, ServerSettings, Target, Timeouts
 
 WORKERS = ("threads", "gevent")

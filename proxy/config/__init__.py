@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from proxy.catalog import Catalog
-from proxy.document import Document
+from proxy.config.document import Document
+from proxy.config.reading import Reading
 from proxy.errors import ConfigError
-from proxy.reading import Reading
 from proxy.secrets import PathField, Secret, SecretField, relative_to
 from proxy.serving import locate
 from proxy.settings import (

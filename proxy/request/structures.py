@@ -8,8 +8,8 @@ from typing import Any
 
 from marshmallow import missing
 
-from proxy import violations
-from proxy.parameters import Parameter, described
+from proxy.request import violations
+from proxy.request.parameters import Parameter, described
 
 
 class Array(Parameter):

@@ -1,7 +1,7 @@
 """The marshmallow fields of request parameters: strict JSON types, bounds, and OpenAI's words for what is wrong.
 
-Each field checks values as `proxy.body.parse` gives them and hands them back as they are, except that a whole float
-becomes the integer it is; arrays and objects are changed in place. `metadata` holds the field's JSON Schema
+Each field checks values as `proxy.request.body.parse` gives them and hands them back as they are, except that a whole
+float becomes the integer it is; arrays and objects are changed in place. `metadata` holds the field's JSON Schema
 keywords beside its description, so that an API description can be made from the schemas alone.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from marshmallow import fields, missing
 
-from proxy import violations
+from proxy.request import violations
 
 _INT64 = 2**63
 
@@ -51,7 +51,7 @@ class Parameter(fields.Field[Any]):
         return {}
 
     def examine(self, value: Any, path: str) -> Any:
-        """Return the value, or raise what `proxy.violations` makes; its type is one of `kinds`."""
+        """Return the value, or raise what `proxy.request.violations` makes; its type is one of `kinds`."""
         return value
 
     def deserialize(self, value: Any, attr: str | None = None, data: Any = None, **kwargs: Any) -> Any:

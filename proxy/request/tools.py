@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from proxy.parameters import Boolean, Choice, Parameter, Text
-from proxy.structures import Array, Object, Tagged
+from proxy.request.parameters import Boolean, Choice, Parameter, Text
+from proxy.request.structures import Array, Object, Tagged
 
 # OpenAI also limits the letters of a name. That is left to the upstream: engines take dotted names.
 _FUNCTION: dict[str, Parameter] = {
