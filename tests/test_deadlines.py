@@ -211,9 +211,10 @@ def test_a_client_that_leaves_while_echo_pauses_ends_the_exchange(start_gateway,
 def test_a_whole_answer_waits_without_heartbeats(behind: Gateway, up: Upstream) -> None:
     gate, slow = Gate(), Gate()
     up.scripts = [lambda _: [gate, json_answer(completion())], lambda _: [slow, streaming(), chunked(sse(stream()))]]
+    seen = len(up.requests)
     with behind.wire() as whole, behind.wire() as streamed:
         whole.request(ask("patient", streamed=False))
-        up.wait_request(len(up.requests) or 1)
+        up.wait_request(seen + 1)
         streamed.request(ask("patient"))
         # The other exchange's heartbeats tell that time enough has passed.
         for _ in range(3):
