@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 
 import pytest
@@ -36,6 +37,17 @@ timeouts = {{ idle = 0.2 }}
 [models.total]
 targets = ["up"]
 timeouts = {{ total = 0.2 }}
+
+[providers.here]
+use = "echo"
+delay_ms = 1
+
+[models.embedded]
+targets = ["up/one", "here"]
+
+[models.again]
+targets = ["up/one"]
+timeouts = {{ idle = 0.5, first_byte = 0.5 }}
 
 [models.two]
 targets = ["up/one", "up/two"]
@@ -222,3 +234,50 @@ def test_a_whole_answer_waits_without_heartbeats(behind: Gateway, up: Upstream) 
         gate.open()
         slow.open()
         assert whole.answer().status == 200
+
+
+def test_an_upstream_that_failed_without_an_end_holds_nothing_when_another_answers(
+    behind: Gateway, up: Upstream
+) -> None:
+    up.scripts = [lambda _: [streaming(), chunked(sse([{"error": {"message": "x"}}], done=False), last=False), Gate()]]
+    with behind.wire() as wire:
+        answer = wire.post(ask("embedded"))
+        assert answer.events[-1] == "[DONE]"
+        assert wire.get("/healthz").status == 200
+    assert behind.records()[-1]["complete"]
+    assert up.wait_end(up.requests[-1].connection.number).ended_by == "client"
+
+
+def test_no_heartbeat_comes_behind_the_end(behind: Gateway, up: Upstream) -> None:
+    gate = Gate()
+    up.scripts = [lambda _: [streaming(), chunked(sse(stream()), last=False), gate]]
+    with behind.wire() as wire:
+        for _ in range(3):
+            assert wire.post(ask("patient")).whole
+            assert wire.get("/healthz").status == 200
+    gate.open()
+
+
+def test_the_wait_before_another_attempt_is_nobodys_silence(behind: Gateway, up: Upstream) -> None:
+    up.scripts = [lambda _: json_answer({}, status=429, retry_after="1"), lambda _: stream_answer()]
+    with behind.wire() as wire:
+        assert wire.post(ask("again")).events[-1] == "[DONE]"
+
+
+def test_heartbeats_come_while_all_that_the_upstream_sends_is_comments(behind: Gateway, up: Upstream) -> None:
+    gate = Gate()
+
+    def script(_: object) -> Iterator[bytes | Gate]:
+        yield streaming() + chunked(sse(stream()[:2], done=False), last=False)
+        while not gate.opened:
+            yield chunked(b": thinking\n\n", last=False)
+            select.select([gate.fd], [], [], 0.02)
+        yield chunked(sse(stream()[2:]))
+
+    up.scripts = [script]
+    with behind.wire() as wire:
+        wire.request(ask("patient"))
+        for _ in range(3):
+            wire.read_until(b": ping\n\n")
+        gate.open()
+        assert b"[DONE]" in wire.read_until(b"0\r\n\r\n")

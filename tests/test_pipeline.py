@@ -34,6 +34,8 @@ class Probe:
 
     def __init__(self, config):
         self.config = config
+        self.headers = {}
+        self.made = None
 
     def note(self, hook):
         SEEN.append(f"{self.config['letter']}.{hook}")
@@ -42,6 +44,8 @@ class Probe:
                 raise Reject(418, "teapot", "I am a teapot.", headers={"x-pot": "1"})
             if self.config["how"] == "reply":
                 return Reply(events=iter(REPLY))
+            if self.config["how"] == "exit":
+                raise SystemExit(3)
             raise RuntimeError("the secret cause")
 
     @hookimpl
@@ -52,7 +56,7 @@ class Probe:
 
     @hookimpl
     def on_request(self, exchange):
-        exchange.response_headers["x-probe"] = "yes"
+        exchange.response_headers.update(self.headers)
         return self.note("on_request")
 
     @hookimpl
@@ -60,6 +64,10 @@ class Probe:
         self.note("on_response")
         def events(source):
             self.note("filter")
+            if self.made is not None:
+                list(source)
+                yield from self.made
+                return
             for event in source:
                 for choice in event["choices"]:
                     if choice["delta"].get("content"):
@@ -496,3 +504,82 @@ def _broken(code: str) -> None:
     space: dict[str, Any] = {}
     exec(f"from proxy import hookimpl\nclass Bad:\n    name = 'bad'\n    {code}\n", space)
     Chain({"bad": space["Bad"]()})
+
+
+def test_a_slash_too_many_is_no_redirect(rig: Callable[..., Rig], upstream: Upstream) -> None:
+    it = rig()
+    assert it.post(path="/v1//chat/completions").status_code == 200
+    assert it.post(path="/v1/chat/completions/").status_code == 200
+    headers = {"authorization": "Bearer k"}
+    assert it.client.get("/v1//models", headers=headers).json["data"][0]["id"] == "mock"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": 5},
+        {"choices": [{"message": {"tool_calls": ["x"]}}]},
+        {"choices": [{"message": {}, "finish_reason": {"a": 1}}]},
+        {"choices": [3]},
+    ],
+)
+def test_a_completion_that_is_none_is_the_upstreams_fault(
+    rig: Callable[..., Rig], upstream: Upstream, body: Any, streamed: bool
+) -> None:
+    upstream.scripts = [lambda _: json_answer(body), lambda _: json_answer(completion("x"))]
+    it = rig('[models.two]\ntargets = ["up/one", "up/two"]')
+    with it.post(model="two", stream=streamed) as response:
+        assert response.status_code == 200
+    assert it.last[-1].attempts[-1].code is None
+    assert it.last[-1].outcome.culprit is None
+
+
+def test_an_error_is_told_whatever_is_in_its_text(rig: Callable[..., Rig], upstream: Upstream) -> None:
+    it = rig()
+    error = {"error": {"message": "half a pair: \ud83d", "type": "x", "code": "y"}}
+    upstream.scripts = [lambda _: json_answer(json.dumps(error).encode(), status=400)]
+    assert it.post().status_code == 400
+    assert it.seen.count("a.on_complete") == 1
+
+
+def test_headers_that_cannot_be_sent_are_left_out_and_the_answer_is_not(
+    rig: Callable[..., Rig], upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    it = rig('[models.odd]\ntargets = ["up/通义"]')
+    it.gateway.plugins["a"].headers = {"x-good": "1", "x-bad": "a\r\nb: c", "b d": "1", "content-length": "3"}
+    response = it.post(model="odd")
+    assert response.status_code == 200
+    assert response.headers["x-good"] == "1"
+    assert response.headers["x-lockgate-target"] == "up/\\u901a\\u4e49"
+    assert response.headers.getlist("content-length") == [str(len(response.data))]
+    assert "b" not in response.headers
+    assert caplog.text.count("cannot be sent") == 3
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_filter_that_leaves_nothing_or_something_else_has_failed(
+    rig: Callable[..., Rig], upstream: Upstream, streamed: bool
+) -> None:
+    it = rig()
+    upstream.scripts = [lambda _: stream_answer() if streamed else json_answer(completion())]
+    for made in ([], [None], [{"x": object()}], [3]):
+        it.gateway.plugins["b"].made = made
+        with it.post(stream=streamed) as response:
+            got = b""
+            try:
+                for piece in response.response:
+                    got += piece
+            except ConnectionResetError:
+                pass
+        assert b"plugin_error" in got
+        assert b"[DONE]" not in got
+        assert it.last[-1].outcome.complete is False
+
+
+def test_a_plugin_that_ends_the_process_ends_its_exchange_too(rig: Callable[..., Rig], upstream: Upstream) -> None:
+    it = rig(b={"fails": "on_request", "how": "exit"})
+    with pytest.raises(SystemExit):
+        it.post()
+    assert it.seen.count("a.on_complete") == 1
+    assert it.gateway.bodies.take(it.gateway.settings.server.max_bodies_bytes)

@@ -36,6 +36,11 @@ class Gate:
         """Let everybody through, now and later."""
         os.eventfd_write(self.fd, 1)
 
+    @property
+    def opened(self) -> bool:
+        """Whether it is open."""
+        return bool(select.select([self.fd], [], [], 0)[0])
+
     def __del__(self) -> None:
         os.close(self.fd)
 

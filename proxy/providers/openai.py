@@ -133,6 +133,9 @@ class OpenAICall:
         choices = completion.get("choices") if isinstance(completion, dict) else None
         if not choices or not all(isinstance(c, dict) and isinstance(c.get("message"), dict) for c in choices):
             raise UpstreamError(502, "upstream_empty_response", "The upstream's answer holds no completion.")
+        # What filters will look into must be what it seems.
+        if not all(isinstance(call, dict) for c in choices for call in c["message"].get("tool_calls") or ()):
+            raise UpstreamError(502, "upstream_malformed", "The upstream's answer holds calls that are none.")
         return completion
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamError:
