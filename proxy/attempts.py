@@ -120,7 +120,7 @@ class Attempts:
             if answer.status < 400:
                 raise failures.failure(502, answer.headers)
             raise wire.error(answer.status, answer.headers, answer.read_all(ERROR_BYTES))
-        if exchange.stream and not answer.headers.get("content-type", "").startswith("application/json"):
+        if exchange.stream and not answer.is_json:
             source = relay.Source(relay.primed(relay.streamed(answer, wire, target.provider.native, track)))
             answer.begin()
             return Answered(source, track)

@@ -8,7 +8,6 @@ from typing import Any
 
 from requests import PreparedRequest
 from requests.exceptions import RequestException
-from requests.structures import CaseInsensitiveDict
 from urllib3 import exceptions as u3
 
 from proxy.adapter import Adapter, Silent
@@ -40,15 +39,14 @@ class Upstream:
         """
         request = PreparedRequest()
         request.method, request.url, request.body = outgoing.method, outgoing.url, outgoing.body
-        request.headers = CaseInsensitiveDict(
-            {
-                "User-Agent": "lockgate",
-                # A stream that is compressed is a stream that is buffered somewhere.
-                "Accept-Encoding": "identity",
-                **outgoing.headers,
-                "Content-Length": str(len(outgoing.body)),
-            }
-        )
+        # A plain dict: requests and urllib3 only read it, and its own makes each name lower-case first.
+        request.headers = {  # type: ignore[assignment]
+            "User-Agent": "lockgate",
+            # A stream that is compressed is a stream that is buffered somewhere.
+            "Accept-Encoding": "identity",
+            **outgoing.headers,
+            "Content-Length": str(len(outgoing.body)),
+        }
         request.hooks = {}
         call.arm("connect", timeouts.connect, timeouts.total)
         call.first_byte_s = timeouts.first_byte
@@ -81,17 +79,27 @@ class Upstream:
 
 
 class Answer:
-    """What an upstream answers: `status`, `headers` (lower-case names), and a body that is read as it arrives."""
+    """What an upstream answers: `status`, `headers`, and a body that is read as it arrives."""
 
     def __init__(self, call: Call, raw: Any, timeouts: Timeouts, max_bytes: int) -> None:
         self.status: int = raw.status
-        self.headers: dict[str, str] = {name.lower(): value for name, value in raw.headers.items()}
         self._call = call
         self._raw = raw
         self._timeouts = timeouts
         self._left = max_bytes
         self._begun = False
         self.ended = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers by lower-case name."""
+        return {name.lower(): value for name, value in self._raw.headers.items()}
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body says that it is JSON, and so no stream."""
+        kind: str = self._raw.headers.get("content-type", "")
+        return kind.startswith("application/json")
 
     def read(self) -> bytes:
         """Return the next bytes of the body as soon as there are any, `b""` at its end.
