@@ -317,3 +317,31 @@ def test_a_completion_that_comes_instead_of_a_stream_brings_its_usage(behind: Ga
     assert events[-2]["object"] == "chat.completion.chunk"
     assert events[-2]["id"] == events[0]["id"]
     assert [event.get("usage") for event in events[:-2]] == [None] * (len(events) - 2)
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_a_stream_cut_at_any_byte_never_looks_complete(behind: Gateway, up: Upstream, how: str) -> None:
+    """Every length that a recorded answer can be cut to, from its first header to its last chunk."""
+    whole = stream_answer(sse(stream("Hi", split=1)))
+    done = whole.index(b"[DONE]") + len(b"[DONE]\n\n")
+    wire = behind.wire()
+    for length in range(len(whole)):
+        up.scripts = [lambda _, length=length: [whole[:length], End(how)]]
+        try:
+            answer = wire.post(STREAM)
+        except EOFError:
+            raise AssertionError(f"no answer at all where the upstream's was cut to {length} bytes") from None
+        if answer.status == 200 and answer.whole:
+            # All that was said had come; a reset may still overtake it.
+            assert length >= done
+            assert answer.events[-1] == "[DONE]"
+            continue
+        assert b"[DONE]" not in answer.body
+        if answer.status == 200:
+            assert answer.events[-1]["error"]["code"] in ("upstream_stream_cut", "upstream_connection_lost")
+            wire.close()
+            wire = behind.wire()
+        else:
+            assert answer.status == 502
+            assert answer.json["error"]["type"] == "api_error"
+    wire.close()
