@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from bench import timing
 from bench.figures import SIDES, Figure, Samples
 from bench.processes import Meter, memory_kib, switches
 from bench.servers import Lab, Server
@@ -186,4 +187,7 @@ SCENARIOS: dict[str, Callable[[Run], list[Figure]]] = {
     "idle": idle,
     "startup": startup,
     "memory": memory,
+    "lateness": lambda run: timing.event_latency(run.lab, run.worker, run.rounds),
+    "letting-go": lambda run: timing.letting_go(run.lab, run.worker, run.rounds),
+    "reload": lambda run: timing.reload_under_load(run.lab, run.worker, run.rounds),
 }

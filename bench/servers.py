@@ -53,11 +53,19 @@ use = "api_keys"
 use = "openai"
 base_url = "{upstream}"
 api_key = {{ env = "BENCH_KEY" }}
+breaker = {{ failures = 0 }}
 pool_size = {threads}
 timeouts = {{ idle = {idle}, total = {idle} }}
 
 [models."mock*"]
 targets = ["up"]
+
+[models."clock*"]
+targets = ["up"]
+
+[models.late]
+targets = ["up"]
+timeouts = {{ first_byte = 0.2 }}
 """
 
 
@@ -130,18 +138,23 @@ class Lab:
         stop(self.upstream)
 
     @contextmanager
-    def server(self, side: str, worker: str, threads: int = 100, ready: bool = True) -> Iterator[Server]:
-        """Run the `gateway` or the `bare` relay for the length of a block; `ready`: once it serves."""
+    def server(
+        self, side: str, worker: str, threads: int = 100, ready: bool = True, port: int | None = None
+    ) -> Iterator[Server]:
+        """Run the `gateway` or the `bare` relay for the length of a block; `ready`: once it serves.
+
+        `port` is that of another upstream than the lab's own.
+        """
         self.starts += 1
         folder = self.folder / f"{self.starts}-{side}"
         folder.mkdir()
-        port = free_port()
+        behind, port = port or self.port, free_port()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCKGATE_")}
         environment |= {
             "PYTHONPATH": str(ROOT),
             "LOCKGATE_CONFIG": str(folder / "lockgate.toml"),
             "BENCH_KEY": "sk-upstream",
-            "BENCH_UPSTREAM": f"http://127.0.0.1:{self.port}/v1",
+            "BENCH_UPSTREAM": f"http://127.0.0.1:{behind}/v1",
             "BENCH_POOL": str(threads),
         }
         if side == "gateway" and not self.control:

@@ -96,6 +96,14 @@ def wait_for_answer(server: Server, limit_s: float = 30.0) -> float:
     return time.monotonic() - server.started
 
 
+def ask(server: Server, model: str, stream: bool) -> bytes:
+    """Return a chat request as it goes over the wire."""
+    payload = body(model, stream)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {server.key}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+    return head.encode() + payload
+
+
 class HeldStreams:
     """Streams that have had their first event and then stay silent; closed with the `ExitStack` they were made in."""
 
@@ -103,10 +111,7 @@ class HeldStreams:
         self.server = server
         self.stack = stack
         self.count = 0
-        payload = body("mock-n2-i3600000000", True)  # the second event would come after an hour
-        head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {server.key}\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
-        self.request = head.encode() + payload
+        self.request = ask(server, "mock-n2-i3600000000", stream=True)  # the second event would come after an hour
 
     def open(self, total: int) -> None:
         """Open streams, one after the other, until `total` are open."""
