@@ -29,15 +29,16 @@ NEVER = float("inf")
 class Call:
     """One exchange as the guardian sees it; made by `Guardian.watch`, ended by `close`.
 
-    `sent` is when the client was last sent something (monotonic seconds): heartbeats are measured from it. The request
-    thread brackets each wait for the upstream with `wait()` and `woke()`, gives the socket it will wait on
-    to `attach`, and takes it back with `detach` before the connection may serve another exchange. `why` is `None`, or
-    `client_gone`, or the name of the deadline that passed: `connect`, `first_byte`, `idle`, `total`.
+    `touched` is when the upstream last sent something and `sent` when the client was last sent something (monotonic
+    seconds): idle deadlines are measured from the one, heartbeats from the other. The request thread brackets each wait
+    for the upstream with `wait()` and `woke()`, gives the socket it will wait on to `attach`, and takes it back with
+    `detach` before the connection may serve another exchange. `why` is `None`, or `client_gone`, or the name of the
+    deadline that passed: `connect`, `first_byte`, `idle`, `total`.
     """
 
     __slots__ = (
-        "_beat_every", "_guardian", "_limit", "_lock", "_scheduled", "_total_at", "_touched", "_upstream", "_waiting",
-        "client", "closed", "fd", "first_byte_s", "heartbeat", "phase", "sent", "why",
+        "_beat_every", "_guardian", "_limit", "_lock", "_scheduled", "_total_at", "_upstream", "_waiting",
+        "client", "closed", "fd", "first_byte_s", "heartbeat", "phase", "sent", "touched", "why",
     )  # fmt: skip
 
     def __init__(self, guardian: Guardian, client: Any, lock: Any, beat_every: float) -> None:
@@ -54,14 +55,14 @@ class Call:
         self.first_byte_s = NEVER
         self._limit = NEVER
         self._total_at = NEVER
-        self.sent = self._touched = time.monotonic()
+        self.sent = self.touched = time.monotonic()
         self._beat_every = beat_every
         self._scheduled = NEVER
 
     def arm(self, phase: str, seconds: float, total: float | None = None) -> None:
         """Begin a phase that may be silent for `seconds`; the first `total` is the budget of all phases together."""
         now = time.monotonic()
-        self._touched = now
+        self.touched = now
         self.phase, self._limit = phase, seconds
         if total is not None and self._total_at == NEVER:
             self._total_at = now + total
@@ -91,7 +92,7 @@ class Call:
 
     def touch(self) -> None:
         """Note that the upstream has sent something: the idle deadline starts anew."""
-        self._touched = time.monotonic()
+        self.touched = time.monotonic()
 
     def wait(self) -> None:
         """Enter a wait for the upstream; heartbeats may be written until `woke`."""
@@ -124,7 +125,7 @@ class Call:
 
     def next_check(self) -> float:
         """Return when (monotonic seconds) the guardian must look at this call again."""
-        due = min(self._touched + self._limit, self._total_at)
+        due = min(self.touched + self._limit, self._total_at)
         if self.heartbeat is not None:
             due = min(due, self.sent + self._beat_every)
         return due
@@ -133,7 +134,7 @@ class Call:
         """Act on what is due; called by the guardian alone."""
         if now >= self._total_at:
             self.end("total")
-        elif now >= self._touched + self._limit:
+        elif now >= self.touched + self._limit:
             self.end(self.phase)
         elif self.heartbeat is not None and now >= self.sent + self._beat_every:
             self._beat(now)

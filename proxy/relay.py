@@ -38,6 +38,8 @@ class Track:
     def raw(self, chunk: bytes) -> None:
         """Take note of canonical events, by byte tests wherever these can tell."""
         finishes = sse.finishes(chunk)
+        if not self.many and finishes == []:
+            return
         seen = sse.indexes(chunk) if self.many else ()
         if finishes is None or seen is None:
             for event in parsed(chunk):
@@ -96,17 +98,18 @@ def streamed(answer: Answer, wire: base.Call, native: bool, track: Track) -> Ite
 
     Raises `UpstreamError` where it is not: cut, without a finish, garbage, an error in any shape.
     """
-    events_seen = False
+    events_seen = half = False
+    read, canonical = answer.read, sse.canonical
     try:
         while not wire.complete:
-            chunk = answer.read()
-            if native and chunk and not wire.parser.pending and sse.canonical(chunk):  # type: ignore[attr-defined]
+            chunk = read()
+            if native and not half and canonical(chunk):
                 track.raw(chunk)
                 events_seen = True
                 yield chunk
                 continue
             for payload in wire.frames(chunk):
-                if native and sse.canonical(event_bytes := sse.encode(payload.data)):
+                if native and canonical(event_bytes := sse.encode(payload.data)):
                     track.raw(event_bytes)
                     events_seen = True
                     yield event_bytes
@@ -121,6 +124,8 @@ def streamed(answer: Answer, wire: base.Call, native: bool, track: Track) -> Ite
                     break
             if not chunk:
                 break
+            # What follows half an event is its other half.
+            half = native and wire.parser.pending  # type: ignore[attr-defined]
     except _MALFORMED:
         raise UpstreamError(502, "upstream_malformed", NO_ANSWER) from None
     if not events_seen:
@@ -250,9 +255,10 @@ def as_stream(
     try:
         for piece in pieces:
             out = piece if isinstance(piece, bytes) else sse.encode(dumped(piece))
-            call.sent = time.monotonic()
+            # What is sent now is what has just been read: no need to ask the clock again.
+            call.sent = call.touched
             if outcome.first_event_s is None:
-                outcome.first_event_s = call.sent - exchange.started
+                outcome.first_event_s = time.monotonic() - exchange.started
             outcome.bytes_out += len(out)
             yield out
         if not source.ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,7 +119,7 @@ class Answer:
         if call.why is not None:
             raise given_up(call)
         if self._begun:
-            call.touch()
+            call.touched = time.monotonic()
         if not chunk:
             self.ended = True
         self._left -= len(chunk)
