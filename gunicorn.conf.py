@@ -98,4 +98,4 @@ def post_worker_init(worker):
     gc.collect()
     gc.freeze()
     # A request makes some hundreds of objects and none of them is part of a circle: looking every 700 is too often.
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(10_000, 10, 10)

@@ -278,5 +278,5 @@ def _matches(host: str, rule: str) -> bool:
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
     except ValueError:
-        name = rule.lstrip(".")
+        name = rule.removeprefix("*").lstrip(".")
         return host == name or host.endswith("." + name)

@@ -82,7 +82,9 @@ class UpstreamError(Reject):
         fallback: bool = True,
         same_target: bool = False,
     ) -> None:
-        super().__init__(status, code, message, type=type, param=param, headers=headers)
+        # Official clients try again on their own by status; said openly where nothing speaks against it.
+        told = {"x-should-retry": "true"} if status >= 500 else {}
+        super().__init__(status, code, message, type=type, param=param, headers=told | (headers or {}))
         self.fallback = fallback
         self.same_target = same_target
 

@@ -229,6 +229,8 @@ def test_an_upstreams_refusal_keeps_its_meaning(behind: Gateway, up: Upstream, s
     assert caught.value.status_code == expected
     assert (caught.value.type, caught.value.code) == (type_, code)
     assert caught.value.request_id.startswith("req_")
+    again = {400: None, 404: None, 409: None, 413: None}.get(expected, "true")
+    assert caught.value.response.headers.get("x-should-retry") == ("false" if code == "upstream_auth_error" else again)
 
 
 WORTHLESS = {

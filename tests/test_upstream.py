@@ -510,6 +510,7 @@ RULES = [
     ("api.example.com", "example.com", True),
     ("api.example.com", ".Example.com", True),
     ("API.example.com.", "api.example.com", True),
+    ("api.example.com", "*.example.com", True),
     ("badexample.com", "example.com", False),
     ("10.1.2.3", "10.0.0.0/8", True),
     ("10.1.2.3", "10.1.2.3", True),
