@@ -46,6 +46,7 @@ PARTS = [
         sections.ConnectionSchema(),
     ),
     ("`[keys]`", "", sections.KeysSchema()),
+    *((f"`[{name}]`", "", schema()) for name, (schema, _) in sections.SIMPLE.items()),
     (
         "`[models.NAME]`",
         'What clients may name as `model`. In a name `*` stands for any text: `[models."gpt-*"]`. The exact name goes'

@@ -113,6 +113,9 @@ class Attempts:
             source = relay.Source(relay.primed(relay.replied(wire, track, call)))
             call.arm("idle", timeouts.idle)
             return Answered(source, track)
+        if exchange.upstream_headers:
+            # The provider's own go last: nobody replaces a credential.
+            wire.outgoing.headers = exchange.upstream_headers | wire.outgoing.headers
         self._upstream = answer = target.upstream.send(call, wire.outgoing, timeouts)
         attempt.status = answer.status
         if answer.status != 200:

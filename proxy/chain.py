@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pluggy
 
 from proxy import hookspecs
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, Reject
 from proxy.exchange import Exchange, Filter, Identity, Reply
 
 log = logging.getLogger("lockgate.chain")
@@ -54,8 +55,8 @@ class Chain:
 
     def authenticate(self, exchange: Exchange) -> Identity | None:
         """Return the first identity that a plugin vouches for."""
-        for _, hook in self._authenticate:
-            identity: Identity | None = hook(exchange)
+        for name, hook in self._authenticate:
+            identity: Identity | None = _traced(exchange, name, hook, "identified")
             if identity is not None:
                 return identity
         return None
@@ -63,7 +64,7 @@ class Chain:
     def on_request(self, exchange: Exchange) -> tuple[Reply | None, int]:
         """Return the first reply, and how many plugins stand before the one that gave it (all, where none did)."""
         for name, hook in self._on_request:
-            reply: Reply | None = hook(exchange)
+            reply: Reply | None = _traced(exchange, name, hook, "answered")
             if reply is not None:
                 return reply, self.names.index(name)
         return None, len(self.names)
@@ -134,3 +135,18 @@ class Chain:
                     elif inspect.isgeneratorfunction(own.function):
                         problems.append(f"plugins.{name}: {impl.name}: must return, not yield; a filter is returned")
         return problems
+
+
+def _traced(exchange: Exchange, name: str, hook: Callable[[Exchange], Any], verdict: str) -> Any:
+    """Call a hook, and note in the exchange's trace what came of it."""
+    began = time.perf_counter_ns()
+    said = "failed"
+    try:
+        answer = hook(exchange)
+        said = "passed" if answer is None else verdict
+        return answer
+    except Reject as reject:
+        said = f"refused {reject.code or reject.type}"
+        raise
+    finally:
+        exchange.trace.append((name, said, (time.perf_counter_ns() - began) // 1000))

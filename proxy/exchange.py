@@ -96,7 +96,11 @@ class Exchange:
 
     `headers` has lower-case names. `body` is the parsed request: look at it and change it in place in `on_request`.
     `response_headers` are sent with every answer, refusals included, as long as headers were not yet sent.
+    `upstream_headers` are sent to the upstream beside the provider's own, which they never replace.
     `stash` keeps what a plugin must remember for this exchange: `exchange.stash[self] = …`.
+    `findings` are counts that plugins keep, by labels that the configuration bounds: never by a caller's words.
+    `trace` says which plugin decided what, and in how many microseconds.
+    `prompt_estimate` is a guess at the prompt's tokens, `cost` is in micro-dollars: `None` where no price is known.
     """
 
     id: str
@@ -113,8 +117,13 @@ class Exchange:
     target: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
     response_headers: dict[str, str] = field(default_factory=dict)
+    upstream_headers: dict[str, str] = field(default_factory=dict)
+    prompt_estimate: int = 0
     usage: Usage | None = None
+    cost: int | None = None
     outcome: Outcome = field(default_factory=Outcome)
+    findings: dict[str, int] = field(default_factory=dict)
+    trace: list[tuple[str, str, int]] = field(default_factory=list)
     stash: dict[Any, Any] = field(default_factory=dict)
 
     @property

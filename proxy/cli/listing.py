@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from proxy.catalog import Catalog, Found
 from proxy.config.problems import join
 from proxy.config.reference import literal, options
+from proxy.config.sections import SIMPLE
 from proxy.secrets import SECRET_MASK, Secret
 from proxy.settings import Connection, Settings, Target
 
@@ -21,6 +22,8 @@ def as_toml(settings: Settings) -> str:
     lines += _table("egress", _connection(settings.egress))
     if settings.pepper is not None:
         lines += _table("keys", {"pepper": SECRET_MASK})
+    for name in SIMPLE:
+        lines += _table(name, _fields(getattr(settings, name)))
     for name, plugin in settings.plugins.items():
         lines += _table(join("plugins", name), {"use": plugin.use} | (plugin.options or {}))
     for name, provider in settings.providers.items():

@@ -30,7 +30,7 @@ from proxy.settings import (
 )
 
 #: The tables that are checked one by one, after the top level.
-SECTIONS = ("server", "egress", "keys", "plugins", "providers", "models")
+SECTIONS = ("server", "egress", "keys", "plugins", "providers", "models", *sections.SIMPLE)
 INSECURE = (
     "nobody would be authenticated: put a plugin that authenticates, such as api_keys, into the top-level chain, or "
     "listen on loopback and set server.insecure = true"
@@ -63,8 +63,13 @@ class Reading:
             self.problems.append(
                 f"keys.pepper: must have at least {sections.PEPPER_LENGTH} characters, e.g. from `openssl rand -hex 32`"
             )
+        simple = {
+            name: made(**self.section(schema(), table.get(name, {}), name))
+            for name, (schema, made) in sections.SIMPLE.items()
+        }
         path = document.path
-        return Settings(path, chain, server, plugins, providers, models, self.direct, pepper), self.problems
+        settings = Settings(path, chain, server, plugins, providers, models, self.direct, pepper, **simple)
+        return settings, self.problems
 
     def section(self, schema: Schema, raw: Any, where: str, others: tuple[str, ...] = ()) -> dict[str, Any]:
         """Return what a schema makes of a table; what is wrong is noted and left out."""

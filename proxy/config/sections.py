@@ -6,12 +6,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from marshmallow import Schema, ValidationError, fields, validate
 
+from proxy.config.fields import BindField, FlagField, ProxyField, SecondsField, described, texts, whole
 from proxy.secrets import PathField, SecretField, resolve
-from proxy.serving import address
 from proxy.settings import BreakerSettings, Connection, Retry, ServerSettings, Target, Timeouts
 
 WORKERS = ("threads", "gevent")
@@ -25,79 +24,6 @@ _retry = Retry()
 _server = ServerSettings(bind="127.0.0.1:8080", state=Path("var"))
 
 
-class FlagField(fields.Boolean):
-    """True or false and nothing that looks like it: `"no"` would otherwise be read as a word of some language."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
-        if not isinstance(value, bool):
-            raise self.make_error("invalid", input=value)
-        return value
-
-
-class SecondsField(fields.Float):
-    """A time in seconds, more than none and at most a day."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(validate=validate.Range(min=0, min_inclusive=False, max=86400), **kwargs)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> float:
-        if isinstance(value, str):
-            raise self.make_error("invalid", input=value)
-        return float(super()._deserialize(value, attr, data, **kwargs) or 0)
-
-
-class BindField(fields.String):
-    """An address to listen on; the path of a unix socket becomes absolute."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
-        bind = str(super()._deserialize(value, attr, data, **kwargs))
-        try:
-            parsed = address.parse(bind)
-            if isinstance(parsed, str):
-                bind = f"unix:{resolve(parsed)}"
-                address.parse(bind)
-        except ValueError as failure:
-            raise ValidationError(str(failure)) from None
-        if isinstance(parsed, str):
-            folder = resolve(parsed).parent
-            if not os.path.isdir(folder):
-                raise ValidationError(f"the folder {folder} does not exist: make it, writable for this user")
-        return bind
-
-
-class ProxyField(fields.Field[str]):
-    """The URL of an HTTP proxy; one with a password is a secret: `{ env = "NAME" }` or `{ file = "/path" }`."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
-        if isinstance(value, str):
-            url = value
-        else:
-            url = SecretField().deserialize(value, attr, data, **kwargs).reveal()
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            raise ValidationError('must be a URL like "http://proxy.example:3128"') from None
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-            raise ValidationError('must be a URL like "http://proxy.example:3128"; http and https are spoken')
-        if parts.username is not None and isinstance(value, str):
-            raise ValidationError('a password is not written here: put the whole URL into { env = "NAME" } or a file')
-        return url
-
-
-def _whole(low: int, high: int | None = None, **kwargs: Any) -> fields.Integer:
-    return fields.Integer(strict=True, validate=validate.Range(min=low, max=high), **kwargs)
-
-
-def _help(text: str, **more: Any) -> dict[str, Any]:
-    return {"help": text, **more}
-
-
-def _texts(help: str, **kwargs: Any) -> fields.List[str]:
-    item = fields.String(validate=validate.Length(min=1))
-    return fields.List(item, metadata=_help(help), **kwargs)
-
-
 _TIMEOUTS = {
     "connect": "seconds to connect, TLS included",
     "first_byte": "seconds from the request's end to the first byte of the answer",
@@ -107,37 +33,38 @@ _TIMEOUTS = {
 #: `timeouts = { … }` of a connection, and of a model, where what is left out stays as it is.
 TimeoutsSchema = Schema.from_dict(
     {
-        name: SecondsField(load_default=getattr(_timeouts, name), metadata=_help(help))
+        name: SecondsField(load_default=getattr(_timeouts, name), metadata=described(help))
         for name, help in _TIMEOUTS.items()
     },
     name="TimeoutsSchema",
 )
 ModelTimeoutsSchema = Schema.from_dict(
-    {name: SecondsField(metadata=_help(help)) for name, help in _TIMEOUTS.items()}, name="ModelTimeoutsSchema"
+    {name: SecondsField(metadata=described(help)) for name, help in _TIMEOUTS.items()}, name="ModelTimeoutsSchema"
 )
 
 
 class BreakerSchema(Schema):
     """`breaker = { … }` of a connection."""
 
-    failures = _whole(
-        0, 1000, load_default=_breaker.failures, metadata=_help("failures in a row that open it; 0 never does")
+    failures = whole(
+        0, 1000, load_default=_breaker.failures, metadata=described("failures in a row that open it; 0 never does")
     )
-    open = SecondsField(load_default=_breaker.open, metadata=_help("seconds until one exchange may try again"))
+    open = SecondsField(load_default=_breaker.open, metadata=described("seconds until one exchange may try again"))
 
 
 class RetrySchema(Schema):
     """`retry = { … }` of a model."""
 
-    attempts = _whole(
-        1, 20, load_default=_retry.attempts, metadata=_help("calls of upstreams in one exchange, at most")
+    attempts = whole(
+        1, 20, load_default=_retry.attempts, metadata=described("calls of upstreams in one exchange, at most")
     )
     backoff = SecondsField(
-        load_default=_retry.backoff, metadata=_help("the first wait before a target is tried again is drawn up to it")
+        load_default=_retry.backoff,
+        metadata=described("the first wait before a target is tried again is drawn up to it"),
     )
     longest_wait = SecondsField(
         load_default=_retry.longest_wait,
-        metadata=_help("no wait is longer; an upstream that asks for more is not tried again"),
+        metadata=described("no wait is longer; an upstream that asks for more is not tried again"),
     )
 
 
@@ -161,76 +88,84 @@ class ConnectionSchema(Schema):
     """`[egress]`, and the same keys in `[providers.NAME]`."""
 
     proxy = ProxyField(
-        load_default=None, metadata=_help("the HTTP proxy to go through, as a URL; with a password as a secret")
+        load_default=None, metadata=described("the HTTP proxy to go through, as a URL; with a password as a secret")
     )
-    no_proxy = _texts("hosts, `.domains` and networks that are reached without the proxy", load_default=[])
+    no_proxy = texts("hosts, `.domains` and networks that are reached without the proxy", load_default=[])
     ca_file = PathField(
         exists="file",
         load_default=None,
-        metadata=_help("certificates to trust, PEM; the system's when left out"),
+        metadata=described("certificates to trust, PEM; the system's when left out"),
     )
     client_cert = PathField(
-        exists="file", load_default=None, metadata=_help("the certificate to show, PEM; may hold its key")
+        exists="file", load_default=None, metadata=described("the certificate to show, PEM; may hold its key")
     )
-    client_key = PathField(exists="file", load_default=None, metadata=_help("the key of `client_cert`, PEM"))
+    client_key = PathField(exists="file", load_default=None, metadata=described("the key of `client_cert`, PEM"))
     timeouts = fields.Nested(
-        TimeoutsSchema, load_default=lambda: TimeoutsSchema().load({}), metadata=_help("how long an upstream may take")
+        TimeoutsSchema,
+        load_default=lambda: TimeoutsSchema().load({}),
+        metadata=described("how long an upstream may take"),
     )
     breaker = fields.Nested(
         BreakerSchema,
         load_default=lambda: BreakerSchema().load({}),
-        metadata=_help("when a target that keeps failing is left alone"),
+        metadata=described("when a target that keeps failing is left alone"),
     )
-    pool_size = _whole(
-        1, 10000, load_default=_connection.pool_size, metadata=_help("idle connections that a worker keeps open")
+    pool_size = whole(
+        1, 10000, load_default=_connection.pool_size, metadata=described("idle connections that a worker keeps open")
     )
-    max_answer_bytes = _whole(
-        1024, load_default=_connection.max_answer_bytes, metadata=_help("the longest answer that is taken, in bytes")
+    max_answer_bytes = whole(
+        1024,
+        load_default=_connection.max_answer_bytes,
+        metadata=described("the longest answer that is taken, in bytes"),
     )
     replay_stale = FlagField(
         load_default=_connection.replay_stale,
-        metadata=_help("send a request again when a kept connection turns out to be closed; it may then run twice"),
+        metadata=described("send a request again when a kept connection turns out to be closed; it may then run twice"),
     )
 
 
 class ServerSchema(Schema):
     """`[server]`."""
 
-    bind = BindField(load_default=_server.bind, metadata=_help('where to listen: `"HOST:PORT"` or `"unix:/PATH"`'))
+    bind = BindField(load_default=_server.bind, metadata=described('where to listen: `"HOST:PORT"` or `"unix:/PATH"`'))
     state = PathField(
         load_default=lambda: resolve("var"),
-        metadata=_help("folder for database, journal and keys; on a local disk", default="var"),
+        metadata=described("folder for database, journal and keys; on a local disk", default="var"),
     )
     insecure = FlagField(
-        load_default=_server.insecure, metadata=_help("allow a chain that authenticates nobody; on loopback only")
+        load_default=_server.insecure, metadata=described("allow a chain that authenticates nobody; on loopback only")
     )
     worker = fields.String(
         validate=validate.OneOf(WORKERS, error=f"must be one of {', '.join(WORKERS)}"),
         load_default=_server.worker,
-        metadata=_help("how a worker serves many at once: `threads` or `gevent`; a change needs a restart"),
+        metadata=described("how a worker serves many at once: `threads` or `gevent`; a change needs a restart"),
     )
-    workers = _whole(
+    workers = whole(
         1,
         512,
         load_default=lambda: max(2, len(os.sched_getaffinity(0))),
-        metadata=_help("worker processes; one a core, at least 2, when left out"),
+        metadata=described("worker processes; one a core, at least 2, when left out"),
     )
-    threads = _whole(1, 10000, load_default=_server.threads, metadata=_help("exchanges in flight per worker"))
-    plugins_dir = PathField(exists="folder", load_default=None, metadata=_help("folder with plugin files of your own"))
-    max_body_bytes = _whole(1024, load_default=_server.max_body_bytes, metadata=_help("the longest request body"))
-    max_bodies_bytes = _whole(
-        1024, load_default=_server.max_bodies_bytes, metadata=_help("all request bodies in flight in one worker")
+    threads = whole(1, 10000, load_default=_server.threads, metadata=described("exchanges in flight per worker"))
+    plugins_dir = PathField(
+        exists="folder", load_default=None, metadata=described("folder with plugin files of your own")
+    )
+    max_body_bytes = whole(1024, load_default=_server.max_body_bytes, metadata=described("the longest request body"))
+    max_bodies_bytes = whole(
+        1024, load_default=_server.max_bodies_bytes, metadata=described("all request bodies in flight in one worker")
     )
     heartbeat = SecondsField(
-        load_default=_server.heartbeat, metadata=_help("seconds of silence in a stream before a comment is sent")
+        load_default=_server.heartbeat, metadata=described("seconds of silence in a stream before a comment is sent")
     )
     proxied = FlagField(
         load_default=_server.proxied,
-        metadata=_help("believe X-Forwarded-For, X-Forwarded-Proto and X-Request-ID: only behind nginx that sets them"),
+        metadata=described(
+            "believe X-Forwarded-For, X-Forwarded-Proto and X-Request-ID: only behind nginx that sets them"
+        ),
     )
     target_headers = FlagField(
         load_default=_server.target_headers,
-        metadata=_help("tell callers x-lockgate-target and x-lockgate-attempts"),
+        metadata=described("tell callers x-lockgate-target and x-lockgate-attempts"),
     )
 
 
@@ -239,7 +174,7 @@ class KeysSchema(Schema):
 
     pepper = SecretField(
         load_default=None,
-        metadata=_help("the secret in every key's digest; made once in the state folder where it is left out"),
+        metadata=described("the secret in every key's digest; made once in the state folder where it is left out"),
     )
 
 
@@ -250,30 +185,45 @@ class ModelSchema(Schema):
         TargetField(),
         required=True,
         validate=validate.Length(min=1),
-        metadata=_help(
+        metadata=described(
             'where it is served, tried in order: `"PROVIDER"`, `"PROVIDER/MODEL"`, or `{ to = "…", weight = 2 }`: '
             "of those with a weight one is drawn to be first"
         ),
     )
-    chain = _texts("plugins for this model's exchanges; the top-level chain where it is left out", load_default=None)
-    public = FlagField(load_default=False, metadata=_help("callers need no credential"))
-    web_search = FlagField(load_default=False, metadata=_help("callers may ask for web search"))
-    parameters = _texts("request parameters beyond OpenAI's that callers may set; `*` allows all", load_default=[])
+    chain = texts("plugins for this model's exchanges; the top-level chain where it is left out", load_default=None)
+    public = FlagField(load_default=False, metadata=described("callers need no credential"))
+    web_search = FlagField(load_default=False, metadata=described("callers may ask for web search"))
+    parameters = texts("request parameters beyond OpenAI's that callers may set; `*` allows all", load_default=[])
     timeouts = fields.Nested(
-        ModelTimeoutsSchema, load_default=dict, metadata=_help("instead of the provider's, one by one")
+        ModelTimeoutsSchema, load_default=dict, metadata=described("instead of the provider's, one by one")
     )
     retry = fields.Nested(
-        RetrySchema, load_default=lambda: RetrySchema().load({}), metadata=_help("how often targets are tried")
+        RetrySchema, load_default=lambda: RetrySchema().load({}), metadata=described("how often targets are tried")
     )
 
 
-class FileSchema(Schema):
-    """The file's top level."""
+#: The sections that are one table each: the schema, and the part of `Settings` with the section's name that it fills.
+SIMPLE: dict[str, tuple[type[Schema], type]] = {}
 
-    chain = _texts("the plugins that every exchange goes through, in this order", load_default=[])
-    server = fields.Nested(ServerSchema, load_default=dict, metadata=_help("how to listen and where to keep things"))
-    egress = fields.Nested(ConnectionSchema, load_default=dict, metadata=_help("how upstreams are reached"))
-    keys = fields.Nested(KeysSchema, load_default=dict, metadata=_help("API keys"))
-    plugins = fields.Dict(keys=fields.String(), load_default=dict, metadata=_help("the plugins by name"))
-    providers = fields.Dict(keys=fields.String(), load_default=dict, metadata=_help("the providers by name"))
-    models = fields.Dict(keys=fields.String(), load_default=dict, metadata=_help("the models by name or pattern"))
+
+class TopSchema(Schema):
+    """The file's top level without the sections of `SIMPLE`."""
+
+    chain = texts("the plugins that every exchange goes through, in this order", load_default=[])
+    server = fields.Nested(
+        ServerSchema, load_default=dict, metadata=described("how to listen and where to keep things")
+    )
+    egress = fields.Nested(ConnectionSchema, load_default=dict, metadata=described("how upstreams are reached"))
+    keys = fields.Nested(KeysSchema, load_default=dict, metadata=described("API keys"))
+    plugins = fields.Dict(keys=fields.String(), load_default=dict, metadata=described("the plugins by name"))
+    providers = fields.Dict(keys=fields.String(), load_default=dict, metadata=described("the providers by name"))
+    models = fields.Dict(keys=fields.String(), load_default=dict, metadata=described("the models by name or pattern"))
+
+
+FileSchema = TopSchema.from_dict(
+    {
+        name: fields.Nested(schema, load_default=dict, metadata=described(schema.__doc__ or ""))
+        for name, (schema, _) in SIMPLE.items()
+    },
+    name="FileSchema",
+)

@@ -1,0 +1,89 @@
+"""The types of the configuration's values, and how a key is described."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from marshmallow import ValidationError, fields, validate
+
+from proxy.secrets import SecretField, resolve
+from proxy.serving import address
+
+
+class FlagField(fields.Boolean):
+    """True or false and nothing that looks like it: `"no"` would otherwise be read as a word of some language."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class SecondsField(fields.Float):
+    """A time in seconds, more than none and at most a day."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(validate=validate.Range(min=0, min_inclusive=False, max=86400), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> float:
+        if isinstance(value, str):
+            raise self.make_error("invalid", input=value)
+        return float(super()._deserialize(value, attr, data, **kwargs) or 0)
+
+
+class BindField(fields.String):
+    """An address to listen on; the path of a unix socket becomes absolute."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        bind = str(super()._deserialize(value, attr, data, **kwargs))
+        try:
+            parsed = address.parse(bind)
+            if isinstance(parsed, str):
+                bind = f"unix:{resolve(parsed)}"
+                address.parse(bind)
+        except ValueError as failure:
+            raise ValidationError(str(failure)) from None
+        if isinstance(parsed, str):
+            folder = resolve(parsed).parent
+            if not os.path.isdir(folder):
+                raise ValidationError(f"the folder {folder} does not exist: make it, writable for this user")
+        return bind
+
+
+class ProxyField(fields.Field[str]):
+    """The URL of an HTTP proxy; one with a password is a secret: `{ env = "NAME" }` or `{ file = "/path" }`."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        if isinstance(value, str):
+            url = value
+        else:
+            url = SecretField().deserialize(value, attr, data, **kwargs).reveal()
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ValidationError('must be a URL like "http://proxy.example:3128"') from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+            raise ValidationError('must be a URL like "http://proxy.example:3128"; http and https are spoken')
+        if parts.username is not None and isinstance(value, str):
+            raise ValidationError('a password is not written here: put the whole URL into { env = "NAME" } or a file')
+        return url
+
+
+def whole(low: int, high: int | None = None, **kwargs: Any) -> fields.Integer:
+    """Return a field for a whole number from `low` to `high`."""
+    return fields.Integer(strict=True, validate=validate.Range(min=low, max=high), **kwargs)
+
+
+def described(text: str, **more: Any) -> dict[str, Any]:
+    """Return the metadata of a key: what it is for, as the reference says it."""
+    return {"help": text, **more}
+
+
+def texts(help: str, **kwargs: Any) -> fields.List[str]:
+    """Return a field for a list of texts, none of them empty."""
+    item = fields.String(validate=validate.Length(min=1))
+    return fields.List(item, metadata=described(help), **kwargs)
