@@ -82,6 +82,7 @@ class _Guarded:
     idle_since = 0.0
     reused = False
     call: Call | None = None
+    _parts: list[bytes] | None = None
 
     def connect(self) -> None:
         try:
@@ -93,6 +94,34 @@ class _Guarded:
         if self.call is not None:
             self.sock.settimeout(None)  # type: ignore[attr-defined]
             self.call.connected()
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send head and body of a guarded call at once: `http.client` makes two packets of them."""
+        if self.call is None:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+            return
+        parts: list[bytes] = []
+        self._parts = parts
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._parts = None
+        self.send(b"".join(parts))
+
+    def send(self, data: Any) -> None:
+        if self._parts is not None:
+            self._parts.append(data)
+        else:
+            super().send(data)  # type: ignore[misc]
+
+    @property
+    def timeout(self) -> float | None:
+        # A call's deadlines are the guardian's, once there is a connection: setting a socket's costs system calls.
+        return None if self.call is not None and self.sock is not None else self._timeout  # type: ignore[attr-defined]
+
+    @timeout.setter
+    def timeout(self, timeout_s: float | None) -> None:
+        self._timeout = timeout_s
 
     def getresponse(self) -> Any:
         try:

@@ -103,17 +103,26 @@ def streamed(answer: Answer, wire: base.Call, native: bool, track: Track) -> Ite
     try:
         while not wire.complete:
             chunk = read()
-            if native and not half and canonical(chunk):
-                track.raw(chunk)
-                events_seen = True
-                yield chunk
-                continue
-            for payload in wire.frames(chunk):
+            rest = chunk
+            if native and not half:
+                passed = chunk if canonical(chunk) else sse.canonical_part(chunk)
+                if passed:
+                    track.raw(passed)
+                    events_seen = True
+                    yield passed
+                    rest = chunk[len(passed) :]
+                    if not rest:
+                        continue
+            made: list[bytes] = []  # canonical events that arrived in another form, to be handed on together
+            for payload in wire.frames(rest):
                 if native and canonical(event_bytes := sse.encode(payload.data)):
                     track.raw(event_bytes)
                     events_seen = True
-                    yield event_bytes
+                    made.append(event_bytes)
                     continue
+                if made:
+                    yield b"".join(made)
+                    made.clear()
                 for event in wire.events(payload):
                     track.event(event)
                     events_seen = True
@@ -122,6 +131,8 @@ def streamed(answer: Answer, wire: base.Call, native: bool, track: Track) -> Ite
                         yield event
                 if wire.complete:
                     break
+            if made:
+                yield b"".join(made)
             if not chunk:
                 break
             # What follows half an event is its other half.

@@ -56,6 +56,10 @@ def _classes() -> tuple[type, type]:
             self._guard = new_lock()
             super().__init__(*args, **kwargs)
 
+        def settimeout(self, value: float | None) -> None:
+            if value != self.gettimeout():  # a system call is saved
+                super().settimeout(value)
+
     class Tls(_Guarded, ssl.SSLSocket):
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             self = super().__new__(cls)  # without arguments: gevent's class has no `__new__` that takes them

@@ -141,6 +141,20 @@ def canonical(chunk: bytes) -> bool:
     return _all_null(chunk, b'"usage"')
 
 
+def canonical_part(chunk: bytes) -> bytes:
+    """Return the longest beginning of `chunk` that is canonical: of events that came together, those before the last.
+
+    The last one is often another: half an event, the usage, `[DONE]`.
+    """
+    end = chunk.rfind(b"\n\n") + 2
+    if 2 <= end < len(chunk) and canonical(chunk[:end]):
+        return chunk[:end]
+    at = 0
+    while (end := chunk.find(b"\n\n", at) + 2) >= 2 and canonical(chunk[at:end]):
+        at = end
+    return chunk[:at]
+
+
 def finishes(chunk: bytes) -> list[tuple[int, str]] | None:
     """Return the choice index and finish reason of each event of a canonical chunk that has one, in their order.
 

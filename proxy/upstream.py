@@ -11,6 +11,7 @@ from requests import PreparedRequest
 from requests.exceptions import RequestException
 from urllib3 import exceptions as u3
 
+from proxy import framing
 from proxy.adapter import Adapter, Silent
 from proxy.errors import UpstreamError
 from proxy.guardian import CLIENT_GONE, Call
@@ -89,7 +90,12 @@ class Answer:
         self._timeouts = timeouts
         self._left = max_bytes
         self._begun = False
-        self.ended = False
+        self._body = framing.body(raw)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of the body has been read."""
+        return self._body.ended
 
     @property
     def headers(self) -> dict[str, str]:
@@ -110,8 +116,7 @@ class Answer:
         call = self._call
         call.wait()
         try:
-            # read1: the only reader that is immediate on chunked, close-delimited and gzip bodies alike.
-            chunk: bytes = self._raw.read1(65536, decode_content=True)
+            chunk = self._body.read()
         except _FAILURES as error:
             raise _failure(call, error) from None
         finally:
@@ -120,8 +125,6 @@ class Answer:
             raise given_up(call)
         if self._begun:
             call.touched = time.monotonic()
-        if not chunk:
-            self.ended = True
         self._left -= len(chunk)
         if self._left < 0:
             raise UpstreamError(

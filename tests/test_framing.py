@@ -1,0 +1,120 @@
+"""How bodies are cut out of connections."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from urllib3.exceptions import ProtocolError
+
+from proxy import framing
+
+
+class Connection:
+    """A urllib3 response whose connection delivers these bytes, one piece a read."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = pieces
+        self.headers: dict[str, str] = {}
+        self.chunked = True
+        self.freed: list[str] = []
+        self._original_response = SimpleNamespace(fp=self, close=lambda: self.freed.append("read"))
+
+    def read1(self, _: int) -> bytes:
+        return self.pieces.pop(0) if self.pieces else b""
+
+    def release_conn(self) -> None:
+        self.freed.append("released")
+
+    def close(self) -> None:
+        self.freed.append("closed")
+
+
+def chunk(data: bytes, size: str = "%x") -> bytes:
+    return (size % len(data)).encode() + b"\r\n" + data + b"\r\n"
+
+
+def cut(wire: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted({place % len(wire) for place in places} - {0}), len(wire)]
+    return [wire[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def read_all(connection: Connection) -> list[bytes]:
+    body = framing.body(connection)
+    reads = list(iter(body.read, b""))
+    assert body.ended
+    return reads
+
+
+DATA = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
+SIZES = st.sampled_from(["%x", "%X", "000%x", "%x;name=value", "%x ; a"])
+TRAILERS = st.sampled_from([b"\r\n", b"a: b\r\n\r\n", b"a: b\r\nc: \r\n\r\n"])
+
+
+@given(DATA, SIZES, TRAILERS, st.lists(st.integers(0, 500), max_size=30))
+def test_the_data_are_the_same_however_chunks_arrive(data, size, trailers, places):
+    wire = b"".join(chunk(part, size) for part in data) + b"0\r\n" + trailers
+    connection = Connection(cut(wire, places))
+    assert b"".join(read_all(connection)) == b"".join(data)
+    assert connection.freed == ["read", "released"]
+
+
+@given(DATA, st.lists(st.integers(0, 500), max_size=30), st.data())
+def test_a_cut_body_is_no_whole_one_wherever_it_is_cut(data, places, draw):
+    wire = b"".join(map(chunk, data)) + b"0\r\n\r\n"
+    wire = wire[: draw.draw(st.integers(1, len(wire) - 1))]
+    with pytest.raises(ProtocolError):
+        read_all(Connection(cut(wire, places)))
+
+
+@given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=5))
+def test_nothing_that_arrives_breaks_it(wire, places):
+    connection = Connection(cut(wire, places) if wire else [])
+    body = framing.body(connection)
+    try:
+        read = b"".join(iter(body.read, b""))
+    except ProtocolError:
+        assert "released" not in connection.freed
+    else:
+        assert len(read) < len(wire)
+
+
+def test_chunks_that_arrive_together_are_one_read():
+    wire = b"".join(chunk(b"event %d" % n) for n in range(64)) + b"0\r\n\r\n"
+    assert len(read_all(Connection([wire]))) == 1
+
+
+def test_what_came_before_a_broken_chunk_is_read_first():
+    body = framing.body(Connection([chunk(b"good") + b"zz\r\n"]))
+    assert body.read() == b"good"
+    for _ in range(2):
+        with pytest.raises(ProtocolError):
+            body.read()
+
+
+@pytest.mark.parametrize("line", [b"", b"-1", b"+1", b"0x1", b"1_0", b" 1", b"1" * 17, b"\xb2"])
+def test_a_size_that_is_none_is_refused(line):
+    with pytest.raises(ProtocolError, match="without a size"):
+        framing.body(Connection([line + b"\r\n" + b"x" * 20])).read()
+
+
+@pytest.mark.parametrize("wire", [b"1\r\nabc", b"1\r\na\nb", b"1\r\na\r\r"])
+def test_a_chunk_that_is_longer_than_it_says_is_refused(wire):
+    body = framing.body(Connection([wire]))
+    assert body.read() == b"a"
+    with pytest.raises(ProtocolError, match="longer"):
+        body.read()
+
+
+@pytest.mark.parametrize("wire", [b"1" * 20000, b"1;" + b"x" * 20000, b"0\r\n" + b"x" * 20000])
+def test_a_line_without_an_end_is_refused(wire):
+    with pytest.raises(ProtocolError, match="too long"):
+        read_all(Connection([wire]))
+
+
+def test_a_connection_with_something_behind_the_body_serves_nobody_else():
+    connection = Connection([chunk(b"a") + b"0\r\n\r\nHTTP/1.1 200 OK\r\n"])
+    assert read_all(connection) == [b"a"]
+    assert connection.freed == ["closed"]
