@@ -23,6 +23,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager, ProxyManager
 
 from proxy import sockets
+from proxy.framing import Response, Silent
 from proxy.guardian import Call
 from proxy.settings import Connection
 
@@ -37,12 +38,6 @@ GRACE_S = 1.0
 POOLS = 16
 
 
-class Silent(http.client.RemoteDisconnected):
-    """The connection ended before the first byte of an answer; `reused` tells whether it had served before."""
-
-    reused = False
-
-
 def _announce(sock: sockets.GuardedSocket) -> None:
     call = _current.get()
     if call is not None:
@@ -52,33 +47,10 @@ def _announce(sock: sockets.GuardedSocket) -> None:
             raise ConnectionAbortedError("the call was given up")
 
 
-class _Response(http.client.HTTPResponse):
-    def begin(self) -> None:
-        if self.headers is None:
-            # Later nobody could tell whether half a status line had come. It is the read that follows anyhow.
-            try:
-                begun = self.fp.peek(1)
-            except ConnectionError as error:
-                raise Silent("reset") from error
-            if not begun:
-                raise Silent("closed")
-        super().begin()
-
-    def _read_status(self) -> tuple[str, int, str]:
-        # http.client takes 103 for the answer, and then the answer for that of the connection's next request.
-        while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-            if status == 101:
-                raise http.client.BadStatusLine("101 without having been asked to switch")
-            if not 100 < status < 200:
-                return version, status, reason
-            http.client.parse_headers(self.fp)
-
-
 class _Guarded:
     """A connection whose sockets are known to the guardian from before they connect."""
 
-    response_class: Any = _Response
+    response_class: Any = Response
     idle_since = 0.0
     reused = False
     call: Call | None = None

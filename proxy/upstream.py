@@ -12,7 +12,7 @@ from requests.exceptions import RequestException
 from urllib3 import exceptions as u3
 
 from proxy import framing
-from proxy.adapter import Adapter, Silent
+from proxy.adapter import Adapter
 from proxy.errors import UpstreamError
 from proxy.guardian import CLIENT_GONE, Call
 from proxy.providers.base import Outgoing
@@ -215,7 +215,7 @@ def _failure(call: Call, error: BaseException) -> UpstreamError:
 
 
 def _is_stale(error: BaseException) -> bool:
-    return any(isinstance(cause, Silent) and cause.reused for cause in _causes(error))
+    return any(isinstance(cause, framing.Silent) and cause.reused for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

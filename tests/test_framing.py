@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
+import io
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -118,3 +121,56 @@ def test_a_connection_with_something_behind_the_body_serves_nobody_else():
     connection = Connection([chunk(b"a") + b"0\r\n\r\nHTTP/1.1 200 OK\r\n"])
     assert read_all(connection) == [b"a"]
     assert connection.freed == ["closed"]
+
+
+def test_a_body_of_stated_length_ends_with_its_last_byte():
+    connection = Connection([b"hel", b"lo"])
+    connection.chunked, connection.length_remaining = False, 5
+    body = framing.body(connection)
+    assert (body.read(), body.ended) == (b"hel", False)
+    assert (body.read(), body.ended) == (b"lo", True)
+    assert body.read() == b""
+    assert connection.freed == ["read", "released"]
+
+
+def test_a_body_shorter_than_stated_is_cut():
+    connection = Connection([b"hel"])
+    connection.chunked, connection.length_remaining = False, 5
+    body = framing.body(connection)
+    assert body.read() == b"hel"
+    with pytest.raises(ProtocolError):
+        body.read()
+
+
+def head(*lines: bytes) -> framing.Response:
+    sides = socket.socketpair()
+    with sides[0], sides[1]:
+        sides[0].sendall(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b""]))
+        sides[0].shutdown(socket.SHUT_WR)
+        response = framing.Response(sides[1])
+        response.begin()
+        return response
+
+
+NAMES = st.text("abcXYZ-_09", min_size=1, max_size=9)
+VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f\x85"), max_size=20)
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=12))
+def test_a_head_says_what_the_standard_library_reads_in_it(headers):
+    lines = [f"{name}: {value}".encode("iso-8859-1") for name, value in headers]
+    expected = http.client.parse_headers(io.BytesIO(b"\r\n".join([*lines, b"", b""])))
+    assert head(*lines).headers.items() == expected.items()
+
+
+def test_a_folded_line_belongs_to_the_one_before():
+    assert head(b"a: b", b" c", b"d: e").headers["d"] == "e"
+
+
+def test_a_head_that_is_cut_is_none():
+    with pytest.raises(http.client.RemoteDisconnected):
+        left, right = socket.socketpair()
+        with left, right:
+            left.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n")
+            left.shutdown(socket.SHUT_WR)
+            framing.Response(right).begin()
