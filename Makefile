@@ -11,6 +11,7 @@ run: $(VENV)/.deployed
 	$(BIN)/lockgate serve
 
 test: $(VENV)/.developed
+	tests/provide
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.developed

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from statistics import quantiles
 
 from bench.figures import SIDES, Figure, Samples
-from bench.servers import ROOT, Lab, Server, Unmeasured, free_port, stop
+from bench.servers import ROOT, Lab, Server, Unmeasured, free_port, nginx, stop
 from bench.traffic import Traffic, ask, result, running
 
 STREAMS, EVENTS, INTERVAL_MS = 200, 50, 100
@@ -105,21 +105,25 @@ def event_latency(lab: Lab, worker: str, rounds: int) -> list[Figure]:
 def letting_go(lab: Lab, worker: str, rounds: int) -> list[Figure]:
     """How long after the client left the upstream is let go, and how long after its deadline; the gateway alone."""
     samples = Samples()
-    with clocked(lab, "gateway", worker) as (clock, server):
+    with clocked(lab, "gateway", worker) as (clock, server), nginx(server) as front:
         for _ in range(max(20, rounds)):
-            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
-                sock.sendall(ask(server, "mock-silent", stream=True))
-                time.sleep(0.05)
-                left = time.monotonic()
-            _, went = clock.ended("mock-silent")
+            values = {}
+            for way, port in ("close", server.port), ("nginx", front):
+                with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+                    sock.sendall(ask(server, "mock-silent", stream=True))
+                    time.sleep(0.05)
+                    left = time.monotonic()
+                _, went = clock.ended("mock-silent")
+                values[way] = (went - left) * 1000
             with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
                 sock.sendall(ask(server, "late", stream=True))
                 came, late = clock.ended("late")
-            values = {"close": (went - left) * 1000, "overshoot": (late - came - LATE_S) * 1000}
+            values["overshoot"] = (late - came - LATE_S) * 1000
             for side in SIDES:  # there is nothing to compare it with: a bare relay does neither
                 samples.add(side, values if side == "gateway" else dict.fromkeys(values, 0.0))
     return [
         samples.figure("upstream closed after its client left", "ms", "close", CLOSE_MS, "gateway"),
+        samples.figure("upstream closed after its client left nginx", "ms", "nginx", CLOSE_MS, "gateway"),
         samples.figure("upstream closed after its deadline", "ms", "overshoot", OVERSHOOT_MS, "gateway"),
     ]
 

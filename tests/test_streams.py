@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+from answers import BROKEN, LEGAL, WORTHLESS, hello
 from gateways import Gateway
-from upstreams import End, Gate, Upstream, bytewise, chunked, gzipped, head, json_answer, sse, stream_answer, streaming
+from upstreams import End, Gate, Upstream, chunked, head, json_answer, sse, stream_answer, streaming
 from wire import Wire
 
 from proxy.testing import completion, stream
@@ -62,38 +63,6 @@ def ended(gateway: Gateway, wire: Wire | None = None) -> dict:
     return record
 
 
-LEGAL = {
-    "as OpenAI sends it": lambda: stream_answer(),
-    "one byte at a time": lambda: [
-        streaming(),
-        *(chunked(b, last=False) for b in bytewise(sse(stream()))),
-        b"0\r\n\r\n",
-    ],
-    "CRLF": lambda: stream_answer(sse(stream(), end=b"\r\n")),
-    "CR": lambda: stream_answer(sse(stream(), end=b"\r")),
-    "a byte order mark": lambda: stream_answer(b"\xef\xbb\xbf" + sse(stream())),
-    "comments": lambda: stream_answer(
-        b": hello\n\n:\n" + sse(stream()).replace(b"\n\n", b"\n\n: OPENROUTER PROCESSING\n\n")
-    ),
-    "an id": lambda: stream_answer(b"id: 1\n" + sse(stream()) + b": x\n\n"),
-    "retry": lambda: stream_answer(b"retry: 3000\n\n" + sse(stream())),
-    "event names": lambda: stream_answer(sse(stream()).replace(b"data: {", b"event: message\ndata: {")),
-    "an event without data": lambda: stream_answer(b"event: ping\n\ndata:\n\n" + sse(stream())),
-    "data over several lines": lambda: stream_answer(
-        sse(stream()).replace(b',"choices"', b',\ndata: "choices"').replace(b', "choices"', b',\ndata: "choices"')
-    ),
-    "no space after the colon": lambda: stream_answer(sse(stream()).replace(b"data: ", b"data:")),
-    "gzip": lambda: gzipped(sse(stream()), content_type="text/event-stream"),
-    "the end of the connection as the end": lambda: [
-        head(200, content_type="text/event-stream", connection="close"),
-        sse(stream()),
-        End("fin"),
-    ],
-    "data after [DONE]": lambda: stream_answer(sse(stream()) + b"data: {}\n\n"),
-    "a whole completion instead": lambda: json_answer(completion()),
-}
-
-
 @pytest.mark.parametrize("framing", LEGAL)
 def test_whatever_legal_framing_comes_in_the_same_answer_goes_out(behind: Gateway, up: Upstream, framing: str) -> None:
     up.scripts = [lambda _: LEGAL[framing]()]
@@ -145,34 +114,6 @@ def test_the_connection_to_the_upstream_is_used_again_after_a_stream(behind: Gat
         connection = up.requests[-1].connection
         wire.post(STREAM)
     assert up.requests[-1].connection is connection
-
-
-def hello(*more: dict) -> bytes:
-    """The beginning of a stream: its first two events, and more."""
-    return sse([*stream()[:2], *more], done=False)
-
-
-BROKEN = {
-    "the connection ends": lambda: [streaming(), chunked(hello(), last=False), End("fin")],
-    "the connection is reset": lambda: [streaming(), chunked(hello(), last=False), End("rst")],
-    "the body ends without [DONE]": lambda: stream_answer(sse(stream(), done=False)),
-    "no finish reason": lambda: stream_answer(hello() + b"data: [DONE]\n\n"),
-    "the end is in the middle of an event": lambda: stream_answer(hello()[:-20]),
-    "garbage": lambda: stream_answer(hello() + b"data: {nonsense\n\n"),
-    "invalid UTF-8": lambda: stream_answer(hello() + b'data: {"choices": [], "x": "\xff\xfe"\n\n'),
-    "HTML": lambda: stream_answer(hello() + b"data: <html></html>\n\n"),
-    "a line without end": lambda: [
-        streaming(),
-        chunked(hello(), last=False),
-        *[chunked(b"x" * 65536, last=False)] * 160,
-    ],
-    "an error object": lambda: stream_answer(hello({"error": {"message": "boom", "type": "server_error"}})),
-    "an error text": lambda: stream_answer(hello({"error": "boom"})),
-    "a flat error": lambda: stream_answer(hello({"message": "boom", "code": "x"})),
-    "an error event": lambda: stream_answer(hello() + b'event: error\ndata: {"type": "overloaded"}\n\n'),
-    "an error within a chunk": lambda: stream_answer(hello({**stream()[2], "error": {"message": "boom"}})),
-    "a bad chunk size": lambda: [streaming(), chunked(hello(), last=False), b"zz\r\n"],
-}
 
 
 @pytest.mark.parametrize("fault", BROKEN)
@@ -231,29 +172,6 @@ def test_an_upstreams_refusal_keeps_its_meaning(behind: Gateway, up: Upstream, s
     assert caught.value.request_id.startswith("req_")
     again = {400: None, 404: None, 409: None, 413: None}.get(expected, "true")
     assert caught.value.response.headers.get("x-should-retry") == ("false" if code == "upstream_auth_error" else again)
-
-
-WORTHLESS = {
-    "an empty body": lambda: json_answer(b""),
-    "not JSON": lambda: json_answer(b"<html>login</html>"),
-    "an error with status 200": lambda: json_answer({"error": {"message": "boom", "code": 500}}),
-    "no choices": lambda: json_answer({"object": "chat.completion"}),
-    "choices null": lambda: json_answer({"choices": None}),
-    "no content": lambda: head(204),
-    "a body shorter than its length": lambda: [
-        head(200, content_type="application/json", content_length=500),
-        b'{"ch',
-        End("fin"),
-    ],
-    "a reset": lambda: [head(200, content_type="application/json", content_length=500), End("rst")],
-    "a closed connection": lambda: [End("fin")],
-    "a header without end": lambda: [b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000 + b"\r\n\r\n", End("fin")],
-    "too many headers": lambda: [head(200, **{f"h{n}": 1 for n in range(101)}), End("fin")],
-    "no HTTP": lambda: [b"SSH-2.0-OpenSSH_9.2\r\n", End("fin")],
-    "a stream without events": lambda: stream_answer(b""),
-    "only [DONE]": lambda: stream_answer(b"data: [DONE]\n\n"),
-    "an error first": lambda: stream_answer(sse([{"error": {"message": "boom"}}], done=False)),
-}
 
 
 @pytest.mark.parametrize("streamed", [False, True])
