@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
-from proxy.records.database import Database, location, migrate
-from proxy.settings import ServerSettings, Settings
+import pytest
+
+from proxy.records.database import Database, location, migrate, upgrade
+from proxy.secrets import Secret
+from proxy.settings import DatabaseSettings, ServerSettings, Settings
 
 PEPPER = b"p" * 32
+#: Runs a test once on SQLite and once on PostgreSQL; its fixtures use `database_url`.
+both_databases = pytest.mark.parametrize("database_url", ("sqlite", "postgresql"), indirect=True)
 
 
-def settings_in(state, pepper=None):
-    """Return settings with this state directory and nothing else."""
-    return Settings(None, (), ServerSettings("127.0.0.1:0", state), {}, {}, {}, pepper=pepper)
+def settings_in(state, pepper=None, url=None):
+    """Return settings with this state directory, the PostgreSQL database at `url` if there is one, and nothing else."""
+    database = DatabaseSettings(None if url is None else Secret(url))
+    return Settings(None, (), ServerSettings("127.0.0.1:0", state), {}, {}, {}, pepper=pepper, database=database)
 
 
 @contextmanager
-def database_in(state):
-    """Open the migrated database of a state directory."""
-    migrate(settings_in(state))
-    database = Database(location(settings_in(state)))
+def database_in(state, url=None):
+    """Open the migrated database of a state directory, or the PostgreSQL database at `url`, which it migrates."""
+    settings = settings_in(state, url=url)
+    (migrate if url is None else upgrade)(settings)
+    database = Database(location(settings))
     try:
         yield database
     finally:
@@ -29,14 +38,34 @@ def database_in(state):
 
 
 SETTINGS = """
+import os
 import sys
 from pathlib import Path
-from proxy.settings import ServerSettings, Settings
-settings = Settings(None, (), ServerSettings("127.0.0.1:0", Path(sys.argv[1])), {}, {}, {})
+from states import settings_in
+settings = settings_in(Path(sys.argv[1]), url=os.environ.get("TEST_DATABASE_URL"))
 """
 
 
-def python(code, *arguments, stdin=subprocess.DEVNULL):
+def python(code, *arguments, stdin=subprocess.DEVNULL, url=None):
     """Start a process that runs `code` with `settings` for the state directory that is its first argument."""
     command = [sys.executable, "-c", SETTINGS + code, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, text=True)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), **({"TEST_DATABASE_URL": url} if url else {})}
+    return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, text=True, env=env)
+
+
+def all_at_once(module, function, count, state, url=None):
+    """Call a function with the settings in `count` processes at one moment; return what each says, sorted."""
+    code = f"""
+from {module} import {function}
+print("ready", flush=True)
+sys.stdin.read()
+print({function}(settings))
+"""
+    gate, opener = os.pipe()
+    processes = [python(code, state, stdin=gate, url=url) for _ in range(count)]
+    os.close(gate)
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * count
+    os.close(opener)
+    answers = sorted(process.communicate()[0].strip() for process in processes)
+    assert [process.returncode for process in processes] == [0] * count
+    return answers

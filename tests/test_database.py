@@ -12,23 +12,24 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
-from states import database_in, python, settings_in
+from sqlalchemy import inspect, text
+from states import both_databases, database_in, python, settings_in
 
 from proxy.errors import ConfigError
 from proxy.records import database as module
+from proxy.records import sqlite
 from proxy.records.database import Database, location, migrate
 from proxy.records.tables import HEAD, metadata
 
 
 @pytest.fixture
-def settings(tmp_path):
-    return settings_in(tmp_path / "state")
+def settings(tmp_path, database_url):
+    return settings_in(tmp_path / "state", url=database_url)
 
 
 @pytest.fixture
-def database(settings):
-    with database_in(settings.server.state) as opened:
+def database(settings, database_url):
+    with database_in(settings.server.state, database_url) as opened:
         yield opened
 
 
@@ -49,12 +50,11 @@ def count_up(database):
         connection.execute(text("UPDATE versions SET version = :next"), {"next": version + 1})
 
 
+@both_databases
 def test_the_migrations_make_the_tables_that_the_code_declares(database):
     with database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-        assert {row[0] for row in connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'index'"))} >= {
-            "ix_keys_version"
-        }
+        assert {index["name"] for index in inspect(connection).get_indexes("keys")} >= {"ix_keys_version"}
 
 
 def test_the_head_is_the_newest_migration():
@@ -121,9 +121,9 @@ def test_a_file_that_is_no_database_is_refused_by_name(settings):
 
 
 def test_a_locked_database_is_refused_by_name(database, settings, monkeypatch):
-    monkeypatch.setattr(module, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.01)
     database.close()
-    with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
+    with closing(sqlite3.connect(database.store.path, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(ConfigError, match=r"lockgate\.db is locked by another process: end the program"):
@@ -152,12 +152,13 @@ def test_a_write_to_a_read_only_database_is_explained(database):
     with (
         pytest.raises(ConfigError, match=r"lockgate\.db cannot be written: make the file and its directory writable"),
         module.explained(database),
-        closing(sqlite3.connect(f"file:{database.path}?mode=ro", uri=True)) as connection,
+        closing(sqlite3.connect(f"file:{database.store.path}?mode=ro", uri=True)) as connection,
     ):
         connection.execute("DELETE FROM versions")
 
 
-def test_writers_of_several_processes_wait_for_each_other(database, settings):
+@both_databases
+def test_writers_of_several_processes_wait_for_each_other(database, settings, database_url):
     code = """
 from sqlalchemy import text
 from proxy.records.database import Database, location
@@ -167,11 +168,12 @@ for _ in range(100):
         version = connection.execute(text("SELECT version FROM versions")).scalar_one()
         connection.execute(text("UPDATE versions SET version = :next"), {"next": version + 1})
 """
-    processes = [python(code, settings.server.state) for _ in range(3)]
+    processes = [python(code, settings.server.state, url=database_url) for _ in range(3)]
     assert [process.communicate() and process.returncode for process in processes] == [0, 0, 0]
     assert counted(database) == 300
 
 
+@both_databases
 def test_a_block_that_raises_writes_nothing(database):
     with pytest.raises(ZeroDivisionError), database.write() as connection:
         connection.execute(text("UPDATE versions SET version = 5"))
@@ -181,6 +183,7 @@ def test_a_block_that_raises_writes_nothing(database):
     assert counted(database) == 1
 
 
+@both_databases
 def test_a_reader_sees_one_state_and_blocks_no_writer(database):
     with database.read() as connection:
         before = connection.execute(text("SELECT version FROM versions")).scalar_one()
@@ -194,6 +197,7 @@ def test_foreign_keys_are_enforced(database):
         assert connection.execute(text("PRAGMA foreign_keys")).scalar_one() == 1
 
 
+@both_databases
 def test_a_forked_child_may_not_use_its_parents_database(database):
     counted(database)
     child = os.fork()
@@ -208,12 +212,12 @@ def test_a_forked_child_may_not_use_its_parents_database(database):
 
 
 def test_a_database_that_is_gone_is_a_failure_and_not_an_empty_one(database):
-    database.path.unlink()
+    database.store.path.unlink()
     with pytest.raises(Database.failures):
         counted(database)
     with pytest.raises(Database.failures):
-        database.connect()
-    assert not database.path.exists()
+        database.store.connect()
+    assert not database.store.path.exists()
 
 
 def test_a_file_put_in_the_place_of_the_open_one_is_noticed(database, settings, tmp_path):
@@ -221,8 +225,8 @@ def test_a_file_put_in_the_place_of_the_open_one_is_noticed(database, settings, 
     generation = database.generation
     other = settings_in(tmp_path / "other")
     migrate(other)
-    os.replace(tmp_path / "other" / "lockgate.db", database.path)
+    os.replace(tmp_path / "other" / "lockgate.db", database.store.path)
     for suffix in ("-wal", "-shm"):
-        database.path.with_name("lockgate.db" + suffix).unlink()
+        database.store.path.with_name("lockgate.db" + suffix).unlink()
     assert counted(database) == 0
     assert database.generation == generation + 1

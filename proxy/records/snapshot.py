@@ -1,38 +1,57 @@
-"""The keys as one worker knows them: in memory, following the database."""
+"""The keys and teams as one worker knows them: in memory, following the database."""
 
 from __future__ import annotations
 
 import hmac
 import logging
+import math
+import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import select
+import orjson
+from sqlalchemy import Connection, Text, cast, null, select
 
+from proxy.errors import Reject
 from proxy.exchange import Identity
 from proxy.keys import digest
 from proxy.records.database import Database
-from proxy.records.tables import keys, versions
+from proxy.records.tables import keys, retired, teams, versions
+from proxy.teams import Team
 
 logger = logging.getLogger(__name__)
 
 #: No key is half as long; what is longer is cut before it is digested, which makes it no key either.
 LONGEST_TOKEN = 128
+#: Identities that are kept made up, of the keys in use.
+MOST_HOT = 4096
+#: Rows that are fetched at a time, so that reading all of them needs no memory for all at once.
+PAGE = 1000
 
-Entry = tuple[bytes, Identity]
-#: What an unknown key is compared with, so that it takes the path of a known one.
-NOBODY: Entry = (bytes(32), Identity("nobody"))
+#: Bytes of a digest by which its record is found; a record begins with the others, then has the key's end.
+BUCKET = 16
+_end = struct.Struct("<d")
+JSON_AT = 32 - BUCKET + _end.size
+#: What an unknown key is compared with, so that it takes the path of an expired one.
+NOBODY = bytes(32 - BUCKET) + _end.pack(-math.inf)
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+_ROW = (keys.c.id, keys.c.name, keys.c.team, cast(keys.c.grants, Text), cast(keys.c.limits, Text))
+_DIGESTS = (
+    select(keys.c.digest, null(), keys.c.expires, keys.c.revoked, *_ROW),
+    select(retired.c.digest, retired.c.ends, keys.c.expires, keys.c.revoked, *_ROW).join_from(retired, keys),
+)
 
 
 class Snapshot:
     """Which identity belongs to which key. Looking one up touches no database, also for a key that does not exist.
 
     `start` reads all keys and raises what went wrong; from then on a thread follows the database's version every
-    `interval_s` seconds. While the database fails, the keys last read stay valid.
+    `interval_s` seconds. While the database fails, the keys last read stay valid for `stale_s` seconds. `clock` gives
+    seconds since 1970, `ticks` those since any moment.
     """
 
     def __init__(
@@ -40,46 +59,71 @@ class Snapshot:
         database: Database,
         pepper: bytes,
         *,
+        stale_s: float = math.inf,
         clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
         interval_s: float = 1.0,
     ) -> None:
         #: The database's version that this snapshot shows.
         self.version = -1
         self._database = database
         self._pepper = pepper
+        self._stale_s = stale_s
         self._clock = clock
+        self._ticks = ticks
         self._interval_s = interval_s
-        self._entries: dict[bytes, Entry] = {}
+        # Bytes to bytes: a third of the memory that objects would take, and nothing for the garbage collector to visit.
+        self._records: dict[bytes, bytes] = {}
+        self._hot: dict[bytes, tuple[bytes, Identity]] = {}
+        self._teams: dict[str, Team | None] = {}
         self._generation = -1
-        self._failing = False
+        self._read = -math.inf
+        self._failing = ""
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="keys", daemon=True)
 
     def find(self, token: str) -> Identity | None:
-        """Return who holds `token`; `None` if it is malformed, unknown, revoked or expired, all at the same cost."""
+        """Return who holds `token`; `None` if it is malformed, unknown, revoked or expired, all at the same cost.
+
+        Raises `Reject` (503) where the database has not been read for too long.
+        """
+        self._fresh()
         sought = digest(self._pepper, token[:LONGEST_TOKEN])
-        kept, identity = self._entries.get(sought, NOBODY)
-        same = hmac.compare_digest(sought, kept)
-        live = identity.expires is None or self._clock() < identity.expires
-        return identity if same and live else None
+        bucket = sought[:BUCKET]
+        record = self._records.get(bucket, NOBODY)
+        same = hmac.compare_digest(sought[BUCKET:], record[: 32 - BUCKET])
+        (end,) = _end.unpack_from(record, 32 - BUCKET)
+        if not (same and self._clock() < end):
+            return None
+        known, identity = self._hot.get(bucket, (None, None))
+        if known is record and identity is not None:
+            return identity
+        if len(self._hot) >= MOST_HOT:
+            self._hot.clear()
+        identity = _identity(record, end)
+        self._hot[bucket] = (record, identity)
+        return identity
+
+    def team(self, name: str) -> Team | None:
+        """Return a team of the database; `None` if there is none. Raises as `find` does."""
+        self._fresh()
+        return self._teams.get(name)
 
     def refresh(self) -> None:
         """Take over what has changed in the database; raises one of `Database.failures`."""
+        begun = self._ticks()
         with self._database.read() as connection:
             newest = connection.execute(select(versions.c.version)).scalar_one()
-            # A lower version is a restored backup: what it does not hold must go too.
-            whole = newest < self.version or self._database.generation != self._generation
-            if newest == self.version and not whole:
-                return
-            changed = select(keys) if whole else select(keys).where(keys.c.version > self.version)
-            entries = {} if whole else self._entries
-            for row in connection.execute(changed):
-                if row.revoked is None:
-                    entries[row.digest] = (row.digest, _identity(row))
-                else:
-                    entries.pop(row.digest, None)
             generation = self._database.generation
-        self._entries, self._generation, self.version = entries, generation, newest
+            # A lower version is a restored backup: what it does not hold must go too.
+            whole = newest < self.version or generation != self._generation
+            if newest != self.version or whole:
+                records = {} if whole else self._records
+                self._take(connection, records, -1 if whole else self.version)
+                known = {} if whole else self._teams
+                self._teams = {**known, **_teams(connection, -1 if whole else self.version)}
+                self._records, self._generation, self.version = records, generation, newest
+        self._read = begun
 
     def start(self) -> None:
         """Read all keys, then follow the database until `stop`."""
@@ -92,24 +136,78 @@ class Snapshot:
         if self._thread.ident is not None:
             self._thread.join()
 
+    def _fresh(self) -> None:
+        if self._ticks() - self._read > self._stale_s:
+            raise Reject(
+                503,
+                "keys_unavailable",
+                "The gateway cannot check credentials at the moment. Try again later.",
+                headers={"retry-after": "30"},
+            )
+
+    def _take(self, connection: Connection, records: dict[bytes, bytes], since: int) -> None:
+        for found, ends, expires, revoked, *row in _rows(connection, since):
+            bucket, rest = found[:BUCKET], found[BUCKET:]
+            if revoked is not None:
+                records.pop(bucket, None)
+                continue
+            end = min(math.inf if moment is None else moment for moment in (ends, expires))
+            id, name, team, grants, limits = row
+            records[bucket] = b"%b%b%b" % (
+                rest,
+                _end.pack(end),
+                orjson.dumps([id, name, team, orjson.Fragment(grants), orjson.Fragment(limits)]),
+            )
+
     def _follow(self) -> None:
         while not self._stopped.wait(self._interval_s):
-            try:
-                self.refresh()
-            # Whatever it is: a thread that ended here would let revoked keys in until the worker restarts.
-            except Exception as failure:
-                if not self._failing:
-                    cause = getattr(failure, "orig", None) or failure
-                    logger.error("keys: cannot read the database, going on with what it held: %r", cause)
-                self._failing = True
-            else:
-                if self._failing:
-                    logger.warning("keys: the database can be read again")
-                self._failing = False
+            self._step()
+
+    def _step(self) -> None:
+        try:
+            self.refresh()
+        # Whatever it is: a thread that ended here would let revoked keys in until the worker restarts.
+        except Exception as failure:
+            self._failed(getattr(failure, "orig", None) or failure)
+        else:
+            if self._failing:
+                logger.warning("keys: the database can be read again")
+            self._failing = ""
+
+    def _failed(self, cause: BaseException) -> None:
+        late = self._ticks() - self._read > self._stale_s
+        state = "closed" if late else "stale"
+        if state == self._failing:
+            return
+        self._failing = state
+        if late:
+            hours = self._stale_s / 3600
+            logger.error("keys: the database could not be read for %g h: every key gets a 503 now: %r", hours, cause)
+        else:
+            logger.error("keys: cannot read the database, going on with what it held: %r", cause)
 
 
-def _identity(row: Any) -> Identity:
+def _rows(connection: Connection, since: int) -> Iterator[Any]:
+    for query in _DIGESTS:
+        # Not for all: they would have to be sorted out by the index, which takes longer than reading the table.
+        query = query if since < 0 else query.where(keys.c.version > since)
+        yield from connection.execute(query, execution_options={"yield_per": PAGE})
+
+
+def _teams(connection: Connection, since: int) -> dict[str, Team | None]:
+    changed = connection.execute(select(teams).where(teams.c.version > since))
+    return {row.name: None if row.removed is not None else _team(row) for row in changed}
+
+
+def _team(row: Any) -> Team:
+    return Team(row.name, _shared(row.grants), _shared(row.limits), row.note)
+
+
+def _identity(record: bytes, end: float) -> Identity:
+    id, name, team, grants, limits = orjson.loads(record[JSON_AT:])
+    return Identity(id, name, team, _shared(grants), _shared(limits), None if end == math.inf else end)
+
+
+def _shared(said: dict[str, Any]) -> Mapping[str, Any]:
     # One object serves every request of its key: a plugin that could write to it would change them all.
-    grants = MappingProxyType(row.grants) if row.grants else NOTHING
-    limits = MappingProxyType(row.limits) if row.limits else NOTHING
-    return Identity(row.id, row.name, row.team, grants, limits, row.expires)
+    return MappingProxyType(said) if said else NOTHING
