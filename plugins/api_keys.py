@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy import Exchange, Identity, Reject, hookimpl
+from proxy import Exchange, Identity, Reject, hookimpl, wrong_credential
 
 if TYPE_CHECKING:
     from proxy import Gateway
 
 PREFIX = "lg_"
-REFUSAL = "Incorrect API key provided. Ask the people who run this gateway for a valid one."
+#: An imported key may look like anything but is never longer than this, as signed tokens are.
+LONGEST = 128
+NO_TEAM = "The team of this API key does not exist any more. Ask the people who run this gateway."
 
 
 class ApiKeys:
@@ -21,14 +23,20 @@ class ApiKeys:
     @hookimpl
     def on_start(self, gateway: Gateway) -> None:
         self._keys = gateway.keys
+        self._teams = gateway.teams
 
     @hookimpl
     def authenticate(self, exchange: Exchange) -> Identity | None:
         token = exchange.credential
-        if token is None or not token.startswith(PREFIX):
+        if token is None:
             return None
-        identity = self._keys.find(token)
+        ours = token.startswith(PREFIX)
+        identity = self._keys.find(token) if ours or len(token) <= LONGEST else None
         if identity is None:
-            # One text for every reason, and without the token: what is refused may be a live key with one typo.
-            raise Reject(401, "invalid_api_key", REFUSAL, headers={"www-authenticate": "Bearer"})
+            if not ours:
+                return None
+            raise wrong_credential()
+        if identity.team is not None and self._teams.get(identity.team) is None:
+            # Whoever holds the key may know.
+            raise Reject(403, "unknown_team", NO_TEAM)
         return identity

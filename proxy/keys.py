@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
-import stat
 import string
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, case, func, insert, select, update
 
-from proxy.config.sections import PEPPER_LENGTH
-from proxy.errors import ConfigError
+from proxy.pepper import agreed, settle
 from proxy.records.database import Database, explained, location
-from proxy.records.tables import LONGEST, keys, versions
+from proxy.records.tables import LONGEST, keys, retired, versions
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -27,6 +23,8 @@ if TYPE_CHECKING:
 PREFIX = "lg_"
 ID_LENGTH = 12
 SECRET_LENGTH = 43  # of 62 characters: 256 bits
+
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +51,14 @@ class Key:
         return "expired" if self.expires is not None and self.expires <= now else "active"
 
 
-def new_key() -> tuple[str, str]:
-    """Return a new id and the key `lg_<id>_<secret>` with it. The secret has 256 random bits and no underscore."""
-    id = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(ID_LENGTH))
+def new_id() -> str:
+    """Return a new id of a key."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(ID_LENGTH))
+
+
+def new_key(id: str | None = None) -> tuple[str, str]:
+    """Return an id, new if not given, and the key `lg_<id>_<secret>`. The secret has 256 random bits, no underscore."""
+    id = id or new_id()
     secret = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(SECRET_LENGTH))
     return id, f"{PREFIX}{id}_{secret}"
 
@@ -68,47 +71,11 @@ def digest(pepper: bytes, key: str) -> bytes:
     return hmac.digest(pepper, key.encode("utf-8", "surrogatepass"), "sha256")
 
 
-def pepper(settings: Settings) -> bytes:
-    """Return the secret that goes into every digest: the configured one, else `<state>/pepper`, made when missing.
-
-    Raises `ConfigError` when it is too short or the file is open to others. Losing it makes every key unknown.
-    """
-    if settings.pepper is not None:
-        return _long_enough(settings.pepper.reveal(), "keys.pepper")
-    path = settings.server.state / "pepper"
-    try:
-        if not path.exists():
-            _write_once(path, secrets.token_hex(32) + "\n")
-        with path.open(encoding="utf-8", errors="replace") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & 0o077:
-                raise ConfigError([f"{path} is open to other users (mode {mode:04o}): chmod 600 {path}"])
-            return _long_enough(file.read(), str(path))
-    except OSError as failure:
-        raise ConfigError([f"{path}: {failure.strerror}: the file must be readable for this user"]) from failure
-
-
-def _long_enough(text: str, where: str) -> bytes:
-    text = text.strip()
-    if len(text) < PEPPER_LENGTH:
-        raise ConfigError([f"{where}: must have at least {PEPPER_LENGTH} characters, e.g. from `openssl rand -hex 32`"])
-    return text.encode()
-
-
-def _write_once(path: Path, text: str) -> None:
-    """Make the file whole and for its owner alone; where another process was faster, its file stays."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)  # unlike a rename, refuses to replace
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+def printable(**texts: str | None) -> None:
+    """Raise `ValueError` for a name, team, owner or note that is empty, too long, or cannot be printed."""
+    for column, text in texts.items():
+        if text is not None and not (text.strip() and text.isprintable() and len(text) <= LONGEST[column]):
+            raise ValueError(f"{column}: 1 to {LONGEST[column]} printable characters are needed")
 
 
 def create(
@@ -122,31 +89,38 @@ def create(
     grants: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
     expires: float | None = None,
-    clock: Callable[[], float] = time.time,
+    clock: Clock = time.time,
 ) -> tuple[Key, str]:
     """Make a key; return its row and the key itself, which is not kept anywhere and cannot be shown again.
 
-    `connection` is one of `Database.write`. Raises `ValueError` for a name, team, owner or note that is empty, too
-    long, or cannot be printed.
+    `connection` is one of `Database.write`, `grants` and `limits` are as their schemas load them. Raises `ValueError`
+    as `printable` does.
     """
-    texts = {"name": name, "team": team, "owner": owner, "note": note}
-    for column, text in texts.items():
-        if text is not None and not (text.strip() and text.isprintable() and len(text) <= LONGEST[column]):
-            raise ValueError(f"{column}: 1 to {LONGEST[column]} printable characters are needed")
-    id, key = new_key()
-    row: dict[str, Any] = {
-        "id": id,
-        "digest": digest(pepper, key),
-        **texts,
-        "grants": dict(grants or {}),
-        "limits": dict(limits or {}),
-        "created": clock(),
-        "expires": expires,
-        "revoked": None,
-        "version": _next_version(connection),
-    }
-    connection.execute(insert(keys).values(row))
-    return Key(**row), key
+    printable(name=name, team=team, owner=owner, note=note)
+    id, text = new_key()
+    key = Key(
+        id=id,
+        digest=digest(pepper, text),
+        name=name,
+        team=team,
+        owner=owner,
+        note=note,
+        grants=dict(grants or {}),
+        limits=dict(limits or {}),
+        created=clock(),
+        expires=expires,
+        revoked=None,
+        version=next_version(connection),
+    )
+    add_all(connection, pepper, [key])
+    return key, text
+
+
+def add_all(connection: Connection, pepper: bytes, rows: list[Key]) -> None:
+    """Insert rows, whose digests were made with `pepper`. All of them may have the same version, if it is the next."""
+    settle(connection, pepper)
+    if rows:
+        connection.execute(insert(keys), [{name: getattr(row, name) for name in Key.__slots__} for row in rows])
 
 
 def read_all(connection: Connection) -> list[Key]:
@@ -154,18 +128,64 @@ def read_all(connection: Connection) -> list[Key]:
     return [_key(row) for row in connection.execute(select(keys).order_by(keys.c.created, keys.c.id))]
 
 
-def revoke(connection: Connection, id: str, *, clock: Callable[[], float] = time.time) -> Key:
+def read(connection: Connection, id: str) -> Key:
+    """Return one key; raises `KeyError` if it is unknown."""
+    found = connection.execute(select(keys).where(keys.c.id == id)).one_or_none()
+    if found is None:
+        raise KeyError(id)
+    return _key(found)
+
+
+def retiring(connection: Connection, id: str, now: float) -> list[float]:
+    """Return when each of the earlier secrets of a key ends that are still good at `now`, the first one first."""
+    ends = select(retired.c.ends).where(retired.c.key == id, retired.c.ends > now).order_by(retired.c.ends)
+    return list(connection.execute(ends).scalars())
+
+
+def change(connection: Connection, id: str, **changes: Any) -> Key:
+    """Change name, team, owner, note, grants, limits or expiry; every worker knows within 2 s.
+
+    Raises `KeyError` if the key is unknown, `ValueError` if it is revoked and as `printable` does.
+    """
+    _live(connection, id)
+    printable(**{name: text for name, text in changes.items() if name in LONGEST})
+    return _changed(connection, id, changes)
+
+
+def rotate(
+    connection: Connection, pepper: bytes, id: str, *, grace_s: float, clock: Clock = time.time
+) -> tuple[Key, str]:
+    """Give a key a new secret; return its row and the key itself. The earlier one is good for `grace_s` seconds more.
+
+    So are the ones before it, if they do not end sooner. Raises `KeyError` if the key is unknown, `ValueError` if it
+    is revoked or expired.
+    """
+    now = clock()
+    old = _live(connection, id)
+    if old.state(now) == "expired":
+        raise ValueError(f"the key {id} has expired: give it a later end first")
+    end = now + grace_s
+    sooner = case((retired.c.ends > end, end), else_=retired.c.ends)
+    connection.execute(update(retired).where(retired.c.key == id).values(ends=sooner))
+    connection.execute(insert(retired).values(digest=old.digest, key=id, ends=end))
+    _, text = new_key(id)
+    settle(connection, pepper)
+    return _changed(connection, id, {"digest": digest(pepper, text)}), text
+
+
+def revoke(connection: Connection, id: str, *, clock: Clock = time.time) -> Key:
     """End a key for good; every worker knows within 2 s. A revoked one stays as it is. Raises `KeyError` if unknown.
 
     `connection` is one of `Database.write`.
     """
-    found = connection.execute(select(keys).where(keys.c.id == id)).one_or_none()
-    if found is None:
-        raise KeyError(id)
-    if found.revoked is not None:
-        return _key(found)
-    change = update(keys).where(keys.c.id == id).values(revoked=clock(), version=_next_version(connection))
-    return _key(connection.execute(change.returning(*keys.c)).one())
+    found = read(connection, id)
+    return found if found.revoked is not None else _changed(connection, id, {"revoked": clock()})
+
+
+def revoke_all(connection: Connection, *, clock: Clock = time.time) -> int:
+    """End every key for good; return how many."""
+    ended = update(keys).where(keys.c.revoked.is_(None))
+    return connection.execute(ended.values(revoked=clock(), version=next_version(connection))).rowcount
 
 
 def ensure_first_key(settings: Settings) -> str | None:
@@ -173,15 +193,30 @@ def ensure_first_key(settings: Settings) -> str | None:
 
     Of several processes at once only one gets a key. Raises `ConfigError` when the database cannot be used.
     """
-    with closing(Database(location(settings))) as database, explained(database), database.write() as connection:
-        if connection.execute(select(func.count()).select_from(keys)).scalar_one():
-            return None
-        return create(connection, pepper(settings), name="first")[1]
+    with closing(Database(location(settings))) as database, explained(database):
+        pepper = agreed(settings, database)
+        with database.write() as connection:
+            if connection.execute(select(func.count()).select_from(keys)).scalar_one():
+                return None
+            return create(connection, pepper, name="first")[1]
 
 
-def _next_version(connection: Connection) -> int:
+def next_version(connection: Connection) -> int:
+    """Take the next version of the database, for the rows that this transaction changes."""
     bump = update(versions).values(version=versions.c.version + 1).returning(versions.c.version)
     return int(connection.execute(bump).scalar_one())
+
+
+def _live(connection: Connection, id: str) -> Key:
+    found = read(connection, id)
+    if found.revoked is not None:
+        raise ValueError(f"the key {id} is revoked, for good: make another")
+    return found
+
+
+def _changed(connection: Connection, id: str, values: Mapping[str, Any]) -> Key:
+    changed = update(keys).where(keys.c.id == id).values(**values, version=next_version(connection))
+    return _key(connection.execute(changed.returning(*keys.c)).one())
 
 
 def _key(row: Row[Any]) -> Key:

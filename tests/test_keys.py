@@ -1,28 +1,26 @@
-"""Keys: their form, the pepper, and the rows."""
+"""Keys: their form, and the rows."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 
 import pytest
-from states import PEPPER, database_in, python, settings_in
+from states import PEPPER, all_at_once, both_databases, database_in, settings_in
 
 from proxy import keys
-from proxy.errors import ConfigError
-from proxy.secrets import Secret
+from proxy.pepper import pepper
 
 
 @pytest.fixture
-def settings(tmp_path):
-    return settings_in(tmp_path / "state")
+def settings(tmp_path, database_url):
+    return settings_in(tmp_path / "state", url=database_url)
 
 
 @pytest.fixture
-def database(settings):
-    with database_in(settings.server.state) as opened:
+def database(settings, database_url):
+    with database_in(settings.server.state, database_url) as opened:
         yield opened
 
 
@@ -36,27 +34,24 @@ def revoke(database, id, **details):
         return keys.revoke(connection, id, **details)
 
 
+def change(database, id, **changes):
+    with database.write() as connection:
+        return keys.change(connection, id, **changes)
+
+
+def rotate(database, id, grace_s, now):
+    with database.write() as connection:
+        return keys.rotate(connection, PEPPER, id, grace_s=grace_s, clock=lambda: now)
+
+
+def retiring(database, id, now):
+    with database.read() as connection:
+        return keys.retiring(connection, id, now)
+
+
 def read_all(database):
     with database.read() as connection:
         return keys.read_all(connection)
-
-
-def all_at_once(function, count, state):
-    """Call a function of `keys` with the settings in `count` processes at one moment; return what each says, sorted."""
-    code = f"""
-from proxy.keys import {function}
-print("ready", flush=True)
-sys.stdin.read()
-print({function}(settings))
-"""
-    gate, opener = os.pipe()
-    processes = [python(code, state, stdin=gate) for _ in range(count)]
-    os.close(gate)
-    assert [process.stdout.readline() for process in processes] == ["ready\n"] * count
-    os.close(opener)
-    answers = sorted(process.communicate()[0].strip() for process in processes)
-    assert [process.returncode for process in processes] == [0] * count
-    return answers
 
 
 def test_a_key_names_its_id_and_has_256_random_bits():
@@ -71,46 +66,7 @@ def test_a_digest_is_the_hmac_of_the_whole_key():
     assert keys.digest(PEPPER, "lg_a_b") != keys.digest(PEPPER, "lg_a_c") != keys.digest(b"q" * 32, "lg_a_c")
 
 
-def test_the_pepper_is_made_once_for_its_owner_alone(settings):
-    pepper = keys.pepper(settings)
-    path = settings.server.state / "pepper"
-    assert keys.pepper(settings) == pepper == path.read_bytes().strip()
-    assert len(bytes.fromhex(pepper.decode())) == 32
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(settings.server.state) == ["pepper"]
-
-
-def test_processes_that_start_at_once_agree_on_the_pepper(settings):
-    answers = all_at_once("pepper", 4, settings.server.state)
-    assert set(answers) == {str(keys.pepper(settings))}
-
-
-def test_a_pepper_that_moves_from_the_file_to_a_secret_stays_the_same(settings):
-    made = keys.pepper(settings)
-    assert keys.pepper(settings_in(settings.server.state, Secret(made.decode()))) == made
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
-def test_a_pepper_that_others_may_read_is_refused(settings, mode):
-    keys.pepper(settings)
-    path = settings.server.state / "pepper"
-    path.chmod(mode)
-    with pytest.raises(ConfigError, match=rf"pepper is open to other users \(mode {mode:04o}\): chmod 600 /"):
-        keys.pepper(settings)
-
-
-def test_a_short_or_unreadable_pepper_is_refused_by_name(settings, tmp_path):
-    keys.pepper(settings)
-    (settings.server.state / "pepper").write_text("\n")
-    with pytest.raises(ConfigError, match=r"state/pepper: must have at least 32 characters"):
-        keys.pepper(settings)
-    with pytest.raises(ConfigError, match=r"keys\.pepper: must have at least 32 characters"):
-        keys.pepper(settings_in(tmp_path, Secret("short")))
-    (tmp_path / "pepper").mkdir()
-    with pytest.raises(ConfigError, match=r"pepper: Is a directory"):
-        keys.pepper(settings_in(tmp_path))
-
-
+@both_databases
 def test_a_key_is_kept_with_all_that_was_said_and_without_its_secret(database, settings):
     key, whole = create(
         database,
@@ -128,10 +84,12 @@ def test_a_key_is_kept_with_all_that_was_said_and_without_its_secret(database, s
     assert whole.startswith(f"lg_{key.id}_")
     assert key.digest == keys.digest(PEPPER, whole)
     secret = whole.rpartition("_")[2].encode()
-    assert not any(secret in path.read_bytes() for path in settings.server.state.iterdir())
+    if settings.server.state.exists():
+        assert not any(secret in path.read_bytes() for path in settings.server.state.iterdir())
     assert secret.decode() not in repr(key) and str(key.digest) not in repr(key)
 
 
+@both_databases
 def test_each_change_takes_the_next_version(database):
     first, second = create(database)[0], create(database)[0]
     revoked = revoke(database, first.id, clock=lambda: 5.0)
@@ -140,11 +98,79 @@ def test_each_change_takes_the_next_version(database):
     assert sorted(found, key=lambda row: row[2]) == [(second.id, None, 2), (first.id, 5.0, 3)]
 
 
+@both_databases
 def test_a_key_is_revoked_once(database):
     key, _ = create(database)
     assert revoke(database, key.id, clock=lambda: 5.0) == revoke(database, key.id, clock=lambda: 6.0)
     with pytest.raises(KeyError):
         revoke(database, "unknown")
+
+
+@both_databases
+def test_a_change_leaves_what_it_does_not_name(database):
+    key, _ = create(database, team="search", limits={"concurrent": 1}, expires=4e9)
+    changed = change(database, key.id, owner="jo", grants={"models": ["a"]}, expires=None)
+    assert (changed.name, changed.team, changed.owner) == ("app", "search", "jo")
+    assert (changed.grants, changed.limits, changed.expires) == ({"models": ["a"]}, {"concurrent": 1}, None)
+    assert (changed.digest, changed.version) == (key.digest, 2)
+    assert read_all(database) == [changed]
+
+
+def test_a_key_that_is_revoked_or_unknown_is_neither_changed_nor_rotated(database):
+    key, _ = create(database)
+    revoke(database, key.id)
+    for refused in (lambda id: change(database, id, name="b"), lambda id: rotate(database, id, 0, 1.0)):
+        with pytest.raises(ValueError, match=f"{key.id} is revoked, for good: make another"):
+            refused(key.id)
+        with pytest.raises(KeyError):
+            refused("unknown")
+    with pytest.raises(ValueError, match=r"owner: 1 to 200 printable"):
+        change(database, create(database)[0].id, owner="\0")
+
+
+@both_databases
+def test_a_rotation_gives_the_key_a_new_secret_and_the_old_one_an_end(database):
+    key, old = create(database)
+    rotated, new = rotate(database, key.id, 60, now=1000.0)
+    assert new.startswith(f"lg_{key.id}_") and new != old
+    assert (rotated.id, rotated.digest, rotated.version) == (key.id, keys.digest(PEPPER, new), 2)
+    assert retiring(database, key.id, 1059.9) == [1060.0]
+    assert retiring(database, key.id, 1060.0) == []
+
+
+@both_databases
+def test_several_old_secrets_live_side_by_side_and_a_rotation_without_grace_ends_all(database):
+    key, _ = create(database)
+    rotate(database, key.id, 60, now=1000.0)
+    rotate(database, key.id, 600, now=1010.0)
+    assert retiring(database, key.id, 1010.0) == [1060.0, 1610.0]
+    rotate(database, key.id, 30, now=1020.0)
+    assert retiring(database, key.id, 1020.0) == [1050.0, 1050.0, 1050.0]
+    rotate(database, key.id, 0, now=1030.0)
+    assert retiring(database, key.id, 1030.0) == []
+
+
+def test_an_expired_key_is_not_rotated(database):
+    key, _ = create(database, expires=1000.0)
+    with pytest.raises(ValueError, match=f"{key.id} has expired: give it a later end first"):
+        rotate(database, key.id, 60, now=1000.0)
+
+
+@both_databases
+def test_all_keys_are_revoked_at_once(database):
+    create(database)
+    revoke(database, create(database)[0].id, clock=lambda: 1.0)
+    with database.write() as connection:
+        assert keys.revoke_all(connection, clock=lambda: 5.0) == 1
+    assert sorted(key.revoked for key in read_all(database)) == [1.0, 5.0]
+
+
+def test_a_key_and_an_id_are_text_and_never_sql(database):
+    for id in ("' OR 1=1 --", "x'; DROP TABLE keys; --", "\0", "%"):
+        with pytest.raises(KeyError):
+            revoke(database, id)
+    key, _ = create(database, "'; DROP TABLE keys; --", team="' OR ''='")
+    assert read_all(database) == [key]
 
 
 @pytest.mark.parametrize(
@@ -163,16 +189,18 @@ def test_the_state_of_a_key_changes_on_the_second_it_expires(database):
     assert revoke(database, key.id).state(99.9) == "revoked"
 
 
+@both_databases
 def test_the_first_key_is_made_in_a_database_that_never_had_one(database, settings):
     first = keys.ensure_first_key(settings)
     assert keys.ensure_first_key(settings) is None
     [key] = read_all(database)
-    assert key.name == "first" and key.digest == keys.digest(keys.pepper(settings), first)
+    assert key.name == "first" and key.digest == keys.digest(pepper(settings), first)
     revoke(database, key.id)
     assert keys.ensure_first_key(settings) is None
 
 
-def test_of_processes_that_start_at_once_one_makes_the_first_key(database, settings):
-    answers = all_at_once("ensure_first_key", 3, settings.server.state)
+@both_databases
+def test_of_processes_that_start_at_once_one_makes_the_first_key(database, settings, database_url):
+    answers = all_at_once("proxy.keys", "ensure_first_key", 3, settings.server.state, database_url)
     assert answers[:2] == ["None", "None"] and answers[2].startswith("lg_")
     assert len(read_all(database)) == 1

@@ -1,46 +1,23 @@
-"""`lockgate keys`: makes, lists and revokes API keys."""
+"""`lockgate keys`: makes, shows, changes and ends API keys."""
 
 from __future__ import annotations
 
 import json
-import re
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from proxy import config, serving
-from proxy.cli import config_option, json_option
-from proxy.errors import ConfigError
+from proxy.cli import config_option, json_option, opening, permissions, times
+from proxy.cli.administration import asked, audit, known, print_facts, print_table
 
 if TYPE_CHECKING:
     from proxy.keys import Key
-    from proxy.records.database import Database
-    from proxy.settings import Settings
 
-UNITS_S = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-def expiry(value: str) -> float:
-    """Return seconds since 1970 for `90d`, `12h`, `30m`, `2w` from now, or for a date, in UTC if it does not say."""
-    span = re.fullmatch(r"([0-9]{1,4})([mhdw])", value)
-    if span:
-        when = time.time() + int(span[1]) * UNITS_S[span[2]]
-    else:
-        try:
-            date = datetime.fromisoformat(value)
-            when = (date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-        except (ValueError, OverflowError) as failure:
-            example = "a span such as 90d or 12h nor a date such as 2030-01-31"
-            raise click.BadParameter(f"{value!r} is neither {example}") from failure
-    if when <= time.time():
-        raise click.BadParameter(f"{value!r} is not in the future")
-    return when
+TEXTS = ("team", "owner", "note")
+ONCE = "It is not kept and cannot be shown again: store it now."
 
 
 @click.group()
@@ -48,28 +25,41 @@ def keys() -> None:
     """Make, list and revoke API keys. A running gateway follows within 2 seconds."""
 
 
+def described(required: bool) -> Callable[[Any], Any]:
+    """Give a command the options that say what a key is."""
+
+    def decorate(command: Any) -> Any:
+        for option in (
+            click.option("--expires", type=times.expiry, metavar="90d|DATE", help="When it ends."),
+            click.option("--note", help="Anything else."),
+            click.option("--owner", help="Who answers for it."),
+            click.option("--team", help="The team that it belongs to, of those that `lockgate teams list` shows."),
+            click.option("--name", required=required, help="What the key is for."),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 @keys.command()
-@click.option("--name", required=True, help="What the key is for.")
-@click.option("--team", help="The team that it belongs to.")
-@click.option("--owner", help="Who answers for it.")
-@click.option("--note", help="Anything else.")
-@click.option("--expires", type=expiry, metavar="90d|DATE", help="When it ends; never, if not given.")
+@described(required=True)
+@permissions.options
 @config_option
 @json_option
 def create(path: Path | None, as_json: bool, **details: Any) -> None:
     """Make a key and print it, this once."""
-    from proxy.keys import create, pepper
+    from proxy.keys import create
+    from proxy.pepper import agreed
 
-    with _opened(path) as (settings, database), database.write() as connection:
-        try:
-            key, text = create(connection, pepper(settings), **details)
-        except ValueError as problem:
-            raise click.UsageError(f"--{problem}") from problem
-    if as_json:
-        click.echo(json.dumps({**_shown(key), "key": text}))
-    else:
-        click.echo(text)
-        click.echo(f"Key {key.id} for {key.name}. It is not kept and cannot be shown again: store it now.", err=True)
+    with opening.opened(path) as (settings, database), asked("key"):
+        details["grants"], details["limits"] = permissions.taken(details)
+        pepper = agreed(settings, database)
+        with database.write() as connection:
+            known(settings, connection, details["team"])
+            key, text = create(connection, pepper, **details)
+            audit(settings, "key.create", key=key.id, team=key.team)
+    _print_new(key, text, as_json)
 
 
 @keys.command("list")
@@ -79,12 +69,78 @@ def list_(path: Path | None, as_json: bool) -> None:
     """List the keys, without their secrets."""
     from proxy.keys import read_all
 
-    with _opened(path) as (_, database), database.read() as connection:
-        rows = [_shown(key) for key in read_all(connection)]
+    with opening.opened(path) as (_, database), database.read() as connection:
+        rows = [shown(key) for key in read_all(connection)]
     if as_json:
         click.echo(json.dumps(rows))
     else:
-        _print_table(rows)
+        print_table(("id", "name", "team", "owner", "state", "created", "expires"), rows)
+
+
+@keys.command()
+@click.argument("id")
+@config_option
+@json_option
+def show(path: Path | None, id: str, as_json: bool) -> None:
+    """Show all about the key with this ID, without its secret."""
+    from proxy.keys import read, retiring
+
+    with opening.opened(path) as (_, database), asked("key", id), database.read() as connection:
+        facts = shown(read(connection, id))
+        facts["retiring"] = [times.shown(end) for end in retiring(connection, id, time.time())]
+    print_facts(facts, as_json)
+
+
+@keys.command()
+@click.argument("id")
+@described(required=False)
+@permissions.options
+@click.option(
+    "--clear",
+    multiple=True,
+    type=click.Choice([*TEXTS, "expires", *permissions.NAMES]),
+    help="Take back what was said; may be given several times.",
+)
+@config_option
+@json_option
+def update(path: Path | None, id: str, clear: tuple[str, ...], as_json: bool, **details: Any) -> None:
+    """Change the key with this ID. What is not named stays as it is."""
+    from proxy.keys import change, read
+
+    with opening.opened(path) as (settings, database), asked("key", id):
+        grants, limits = permissions.taken(details)
+        changes = {name: value for name, value in details.items() if value is not None or name in clear}
+        if not (changes or grants or limits or clear):
+            raise click.UsageError("nothing to change: name what, e.g. --team NAME")
+        with database.write() as connection:
+            old = read(connection, id)
+            known(settings, connection, changes.get("team"))
+            changes["grants"] = permissions.merged(old.grants, grants, clear)
+            changes["limits"] = permissions.merged(old.limits, limits, clear)
+            key = change(connection, id, **changes)
+            named = {*changes, *clear, *grants, *limits} - {"grants", "limits"}
+            audit(settings, "key.update", key=id, changed=sorted(named))
+    print_facts(shown(key), as_json)
+
+
+@keys.command()
+@click.argument("id")
+@click.option(
+    "--grace", type=times.span, default="0", metavar="24h", help="How long the old secret stays good; 0 if not given."
+)
+@config_option
+@json_option
+def rotate(path: Path | None, id: str, grace: float, as_json: bool) -> None:
+    """Give the key with this ID a new secret and print it, this once."""
+    from proxy.keys import rotate
+    from proxy.pepper import agreed
+
+    with opening.opened(path) as (settings, database), asked("key", id):
+        pepper = agreed(settings, database)
+        with database.write() as connection:
+            key, text = rotate(connection, pepper, id, grace_s=grace)
+            audit(settings, "key.rotate", key=id, grace_s=grace)
+    _print_new(key, text, as_json)
 
 
 @keys.command()
@@ -95,64 +151,77 @@ def revoke(path: Path | None, id: str, as_json: bool) -> None:
     """End the key with this ID, for good."""
     from proxy.keys import revoke
 
-    with _opened(path) as (_, database), database.write() as connection:
-        try:
+    with opening.opened(path) as (settings, database), asked("key", id):
+        with database.write() as connection:
             key = revoke(connection, id)
-        except KeyError as problem:
-            raise ConfigError([f"no key has the id {id!r}: `lockgate keys list` shows all"]) from problem
+            audit(settings, "key.revoke", key=id)
     if as_json:
-        click.echo(json.dumps(_shown(key)))
+        click.echo(json.dumps(shown(key)))
     else:
-        click.echo(f"Key {key.id} ({key.name}) is revoked since {_time(key.revoked)}.")
+        click.echo(f"Key {key.id} ({key.name}) is revoked since {times.shown(key.revoked)}.")
 
 
-@contextmanager
-def _opened(path: Path | None) -> Iterator[tuple[Settings, Database]]:
-    # Imported here: `lockgate --help` imports this file, and has no use for the database's library.
-    from proxy.records.database import Database, explained, location, migrate
+@keys.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8-sig"), default="-")
+@click.option("--format", "kind", type=click.Choice(["jsonl", "csv"]), help="By the file's name, else jsonl.")
+@config_option
+@json_option
+def import_(path: Path | None, file: Any, kind: str | None, as_json: bool) -> None:
+    """Take over keys from FILE or standard input: all of them, or none if one line is wrong.
 
-    path = path or config.locate()
-    try:
-        settings, _ = config.assemble(path)
-    except ConfigError as failure:
-        serving.refuse(path, failure.problems)
-    try:
-        migrate(settings)
-        with closing(Database(location(settings))) as database, explained(database):
-            yield settings, database
-    except ConfigError as failure:
-        click.echo("\n".join(f"lockgate: {problem}" for problem in failure.problems), err=True)
-        sys.exit(1)
+    Each line has the columns that `create` has as options, and an `id` if it should keep one. `key` is the key itself,
+    of any gateway, `digest` its digest under the same pepper, in hexadecimal; without both a new key is made and shown.
+    """
+    from proxy.cli import imports
+    from proxy.pepper import agreed
+
+    kind = kind or ("csv" if str(getattr(file, "name", "")).endswith(".csv") else "jsonl")
+    with opening.opened(path) as (settings, database):
+        pepper = agreed(settings, database)
+        rows = imports.parse(file, kind)
+        with database.write() as connection:
+            made = imports.add(connection, pepper, rows, settings)
+            audit(settings, "key.import", count=len(made))
+    if as_json:
+        click.echo(json.dumps([{**shown(key), **({"key": text} if text else {})} for key, text in made]))
+        return
+    for key, text in made:
+        if text:
+            click.echo(f"{key.id},{key.name},{text}")
+    new = sum(text is not None for _, text in made)
+    click.echo(f"{len(made)} keys were imported." + (f" {new} of them are new. {ONCE}" if new else ""), err=True)
 
 
-def _shown(key: Key) -> dict[str, Any]:
+@keys.command()
+@click.confirmation_option(prompt="Every key will be revoked, for good. Go on?")
+@config_option
+@json_option
+def reset(path: Path | None, as_json: bool) -> None:
+    """Revoke every key and begin anew with the pepper there is; for the case that the old one is lost."""
+    from proxy.keys import revoke_all
+    from proxy.pepper import pepper, settle
+
+    with opening.opened(path) as (settings, database):
+        with database.write() as connection:
+            count = revoke_all(connection)
+            settle(connection, pepper(settings), anew=True)
+            audit(settings, "key.reset", count=count)
+    click.echo(json.dumps({"revoked": count}) if as_json else f"{count} keys are revoked.")
+
+
+def shown(key: Key) -> dict[str, Any]:
+    """Return a key as JSON has it, without its digest."""
     return {
-        "id": key.id,
-        "name": key.name,
-        "team": key.team,
-        "owner": key.owner,
-        "note": key.note,
-        "grants": dict(key.grants),
-        "limits": dict(key.limits),
-        "created": _time(key.created),
-        "expires": _time(key.expires),
-        "revoked": _time(key.revoked),
+        **{name: getattr(key, name) for name in ("id", "name", *TEXTS)},
+        **permissions.shown(key.grants, key.limits),
+        **{name: times.shown(getattr(key, name)) for name in ("created", "expires", "revoked")},
         "state": key.state(time.time()),
     }
 
 
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    columns = ("id", "name", "team", "owner", "state", "created", "expires")
-    table = Table(*columns, box=None)
-    for row in rows:
-        table.add_row(*(Text(row[column] or "") for column in columns))  # Text: a name is not markup
-    # A pipe has no width: there a row stays on its line.
-    Console(width=None if sys.stdout.isatty() else 1000).print(table)
+def _print_new(key: Key, text: str, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({**shown(key), "key": text}))
+    else:
+        click.echo(text)
+        click.echo(f"Key {key.id} for {key.name}. {ONCE}", err=True)

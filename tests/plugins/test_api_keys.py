@@ -8,8 +8,9 @@ import pytest
 from states import PEPPER, database_in
 
 from plugins.api_keys import ApiKeys
-from proxy import Exchange, Reject, keys
+from proxy import Exchange, Reject, keys, teams
 from proxy.records.snapshot import Snapshot
+from proxy.settings import TeamSettings
 
 
 class Door:
@@ -20,7 +21,8 @@ class Door:
         self._database = database
         self._snapshot = Snapshot(database, PEPPER, clock=lambda: self.now)
         self._plugin = ApiKeys()
-        self._plugin.on_start(SimpleNamespace(keys=self._snapshot))
+        known = teams.Teams({"search": TeamSettings("search")}, self._snapshot)
+        self._plugin.on_start(SimpleNamespace(keys=self._snapshot, teams=known))
 
     def create(self, **details):
         with self._database.write() as connection:
@@ -28,10 +30,21 @@ class Door:
         self._snapshot.refresh()
         return key.id, whole
 
-    def revoke(self, id):
+    def add(self, id, token):
         with self._database.write() as connection:
-            keys.revoke(connection, id)
+            version = keys.next_version(connection)
+            row = keys.Key(id, keys.digest(PEPPER, token), "app", None, None, None, {}, {}, 1.0, None, None, version)
+            keys.add_all(connection, PEPPER, [row])
         self._snapshot.refresh()
+
+    def revoke(self, id):
+        self.change(keys.revoke, id)
+
+    def change(self, function, *arguments, **details):
+        with self._database.write() as connection:
+            changed = function(connection, *arguments, **details)
+        self._snapshot.refresh()
+        return changed
 
     def ask(self, authorization=None, **headers):
         if authorization is not None:
@@ -117,3 +130,45 @@ def test_a_revoked_key_is_refused_as_soon_as_the_snapshot_knows(door):
     assert door.ask(f"Bearer {key}")
     door.revoke(id)
     assert door.refusal(key)[0] == 401
+
+
+@pytest.mark.parametrize("token", ["sk-proj-" + "A1b2" * 10, "x" * 128, "';DROP/**/TABLE/**/keys;--" + "x" * 10])
+def test_a_key_that_was_imported_from_elsewhere_is_accepted_whatever_it_looks_like(door, token):
+    assert not token.startswith("lg_") and door.ask(f"Bearer {token}") is None
+    door.add("other", token)
+    assert door.ask(f"Bearer {token}").subject == "other"
+
+
+def test_a_token_too_long_for_a_key_costs_no_digest(door, monkeypatch):
+    monkeypatch.setattr("proxy.records.snapshot.digest", None)
+    assert door.ask("Bearer " + "e" * 129) is None
+    assert door.ask("Bearer " + "e" * 2**20) is None
+
+
+def test_sql_in_a_key_is_one_more_unknown_key(door):
+    _, key = door.create()
+    for token in ("lg_' OR '1'='1", "lg_x'; DROP TABLE keys; --", 'lg_" UNION SELECT digest FROM keys --'):
+        assert door.refusal(token)[0] == 401
+    assert door.ask(f"Bearer {key}")
+
+
+def test_a_key_of_a_team_that_exists_nowhere_is_refused_and_told_why(door):
+    _, key = door.create(team="web")
+    status, body, _ = door.refusal(key)
+    assert (status, body["error"]["code"]) == (403, "unknown_team")
+    door.change(teams.create, "web")
+    assert door.ask(f"Bearer {key}").team == "web"
+    door.change(teams.remove, "web")
+    assert door.refusal(key)[0] == 403
+
+
+def test_during_a_rotation_both_secrets_say_the_same_caller_until_the_grace_is_over(door):
+    id, old = door.create()
+    _, new = door.change(keys.rotate, PEPPER, id, grace_s=60, clock=lambda: door.now)
+    start = door.now
+    for door.now, old_is_good in ((start, True), (start + 59.999, True), (start + 60, False)):
+        assert door.ask(f"Bearer {new}").subject == id
+        if old_is_good:
+            assert door.ask(f"Bearer {old}").subject == id
+        else:
+            assert door.refusal(old)[0] == 401
