@@ -1,0 +1,56 @@
+"""Whose buckets an exchange counts against: its key, team, model or address, or several of these together."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from marshmallow import ValidationError, fields
+
+PARTS = ("key", "team", "model", "address")
+
+
+class ScopeField(fields.Field[str]):
+    """A scope: one of `key`, `team`, `model` and `address`, or several joined by `+`. Loads in that order."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        parts = value.split("+") if isinstance(value, str) else [""]
+        if not set(parts) <= set(PARTS) or len(set(parts)) < len(parts):
+            raise ValidationError(f"unknown scope {value!r}: made of {', '.join(PARTS)}, joined by +")
+        return "+".join(part for part in PARTS if part in parts)
+
+
+def scoped(scope: str, *, subject: str | None, team: str | None, model: str | None, address: str | None) -> str | None:
+    """Return the name of a scope's bucket, such as `key=7fa2+model=gpt-*`; `None` where the exchange is not in it.
+
+    `model` is the name in the configuration, for a pattern stands for any number of names. A caller without a key
+    counts by the address, and an IPv6 address by its network of 64 bits, of which one caller has all.
+    """
+    names = []
+    for part in scope.split("+"):
+        if part == "key" and subject is None:
+            part, value = "address", _network(address)
+        elif part == "address":
+            value = _network(address)
+        else:
+            value = {"key": subject, "team": team, "model": model}[part]
+        if not value:
+            return None
+        name = f"{part}={quote(value, safe=':*.')}"
+        if name not in names:
+            names.append(name)
+    return "+".join(names)
+
+
+def _network(address: str | None) -> str | None:
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((int(parsed), 64), strict=False))
