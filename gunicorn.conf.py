@@ -83,6 +83,11 @@ def on_starting(server):
     serving.start(server, _flight)
 
 
+def on_exit(server):
+    """When the master ends."""
+    serving.stop()
+
+
 def post_fork(server, worker):
     """In each new worker."""
     serving.forgive(server, worker)
@@ -94,6 +99,7 @@ def pre_fork(server, worker):
 
 
 def post_worker_init(worker):
+    worker.wsgi.extensions["lockgate"].metrics.serve(worker)
     # What a worker has when it begins to serve, it has until it ends: no collection needs to look at it again.
     gc.collect()
     gc.freeze()

@@ -10,6 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from proxy.catalog import Catalog, Found
 from proxy.config import sections
 from proxy.config.document import DEFAULT
+from proxy.config.grants import TeamSchema
+from proxy.config.prices import PriceSchema
 from proxy.config.reference import Option, options
 
 PATH = Path(__file__).with_name("configuration.md")
@@ -47,6 +49,17 @@ PARTS = [
     ),
     ("`[keys]`", "", sections.KeysSchema()),
     *((f"`[{name}]`", "", schema()) for name, (schema, _) in sections.SIMPLE.items()),
+    (
+        "`[teams.NAME]`",
+        "What the keys of a team may use. Teams may be in the database instead: `lockgate teams`.",
+        TeamSchema(),
+    ),
+    (
+        '`[prices."PROVIDER/MODEL"]`',
+        "What a target costs, in dollars, in place of the shipped prices: `lockgate prices` shows those in force. In the"
+        " name `*` stands for any text; the exact name goes first, then the longest pattern that fits.",
+        PriceSchema(),
+    ),
     (
         "`[models.NAME]`",
         'What clients may name as `model`. In a name `*` stands for any text: `[models."gpt-*"]`. The exact name goes'

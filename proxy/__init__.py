@@ -4,28 +4,58 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from proxy.access import permit
+    from proxy.config.grants import BudgetField, GrantsSchema
+    from proxy.counters.buckets import Claim, Rate, Slots, Window
+    from proxy.counters.scopes import ScopeField, scoped
+    from proxy.counters.windows import zone_of
+    from proxy.credentials import wrong_credential
     from proxy.errors import ConfigError, Reject, UpstreamError
     from proxy.exchange import Attempt, Event, Exchange, Filter, Identity, Outcome, Pause, Reply, Usage
     from proxy.filters import hold, rewrite_text
+    from proxy.fold import Fold
     from proxy.gateway import Gateway
+    from proxy.grants import CAPABILITIES, Grants
     from proxy.hookspecs import hookimpl
+    from proxy.records.contents import ContentStore
     from proxy.records.lines import json_line
+    from proxy.redaction.redaction import Redaction
+    from proxy.redaction.schema import RedactionSchema
     from proxy.secrets import PathField, Secret, SecretField
+    from proxy.sinks import OutletField, Sink
+    from proxy.tokens.schema import TokensSchema
+    from proxy.tokens.verify import Tokens
 
 __all__ = [
-    "Attempt", "ConfigError", "Event", "Exchange", "Filter", "Gateway", "Identity", "Outcome", "PathField", "Pause",
-    "Reject", "Reply", "Secret", "SecretField", "UpstreamError", "Usage", "hold", "hookimpl", "json_line",
-    "rewrite_text",
+    "Attempt", "BudgetField", "CAPABILITIES", "Claim", "ConfigError", "ContentStore", "Event", "Exchange", "Filter",
+    "Fold", "Gateway", "Grants", "GrantsSchema", "Identity", "Outcome", "OutletField", "PathField", "Pause", "Rate",
+    "Redaction", "RedactionSchema", "Reject", "Reply", "ScopeField", "Secret", "SecretField", "Sink", "Slots", "Tokens", "TokensSchema",
+    "UpstreamError", "Usage", "Window", "hold", "hookimpl", "json_line", "permit", "rewrite_text", "scoped",
+    "wrong_credential", "zone_of",
 ]  # fmt: skip
 
 _MODULES = {
+    "access": ("permit",),
+    "config.grants": ("BudgetField", "GrantsSchema"),
+    "counters.buckets": ("Claim", "Rate", "Slots", "Window"),
+    "counters.scopes": ("ScopeField", "scoped"),
+    "counters.windows": ("zone_of",),
+    "credentials": ("wrong_credential",),
     "errors": ("ConfigError", "Reject", "UpstreamError"),
     "exchange": ("Attempt", "Event", "Exchange", "Filter", "Identity", "Outcome", "Pause", "Reply", "Usage"),
     "filters": ("hold", "rewrite_text"),
+    "fold": ("Fold",),
     "gateway": ("Gateway",),
+    "grants": ("CAPABILITIES", "Grants"),
     "hookspecs": ("hookimpl",),
+    "records.contents": ("ContentStore",),
     "records.lines": ("json_line",),
+    "redaction.redaction": ("Redaction",),
+    "redaction.schema": ("RedactionSchema",),
     "secrets": ("PathField", "Secret", "SecretField"),
+    "sinks": ("OutletField", "Sink"),
+    "tokens.schema": ("TokensSchema",),
+    "tokens.verify": ("Tokens",),
 }
 
 

@@ -14,12 +14,13 @@ import orjson
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
-from proxy import sse
+from proxy import history, sse
+from proxy.credentials import unauthorized
 from proxy.errors import Reject
 from proxy.exchange import Exchange
 from proxy.gateway import Gateway
 from proxy.guardian import CLIENT_GONE
-from proxy.pipeline import JSON, SSE, Run, not_found, unauthorized
+from proxy.pipeline import JSON, SSE, Run, not_found
 
 blueprint = Blueprint("api", __name__)
 log = logging.getLogger("lockgate")
@@ -59,6 +60,7 @@ class HttpClient:
     def __init__(self, environ: dict[str, Any], exchange: Exchange) -> None:
         self.socket = environ.get("gunicorn.socket")
         self.committed = False
+        self.query: str = environ.get("QUERY_STRING", "")
         self.run: Run
         self._environ = environ
         self._exchange = exchange
@@ -219,9 +221,32 @@ def model(name: str) -> Response:
 
     def describe() -> dict[str, Any]:
         found = run.gateway.model(name)
-        if found is None or (found.settings.pattern not in _visible(run, patterns=True)):
+        if found is None or not run.may_use(found, name):
             raise not_found(name)
         return _model(name)
+
+    return _told(run, describe)
+
+
+@blueprint.get("/v1/requests", provide_automatic_options=False)
+@blueprint.get("/requests", provide_automatic_options=False)
+def requests() -> Response:
+    """List the caller's own requests, newest first: `limit` of them, behind the cursor `after`."""
+    run = _run()
+    asked = request.args.to_dict()
+
+    def describe() -> dict[str, Any]:
+        identity = run.exchange.identity
+        if identity is None:
+            raise unauthorized(run.exchange)
+        limit = asked.get("limit", "20")
+        if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= 100):
+            raise Reject(400, "invalid_limit", "`limit` must be a whole number from 1 to 100.", param="limit")
+        search = history.Search({"subject": identity.subject}, own_paths=False)
+        page = run.gateway.history.page(search, int(limit), asked.get("after"))
+        data = [history.told(one) for one in page.rows]
+        more = page.cursor is not None
+        return {"object": "list", "data": data, "has_more": more, "next_cursor": page.cursor, "source": page.source}
 
     return _told(run, describe)
 
@@ -232,15 +257,8 @@ def healthz() -> Response:
     return Response('{"status":"ok"}', mimetype=JSON)
 
 
-def _visible(run: Run, patterns: bool = False) -> list[str]:
-    known = run.exchange.identity is not None or run.gateway.settings.server.insecure
-    if not known and not run.gateway.public:
-        raise unauthorized(run.exchange)
-    return [
-        name
-        for name, model in run.gateway.models.items()
-        if (known or model.settings.public) and (patterns or "*" not in name)
-    ]
+def _visible(run: Run) -> list[str]:
+    return [name for name, model in run.gateway.models.items() if "*" not in name and run.may_use(model, name)]
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from proxy import failures, relay
@@ -12,8 +15,11 @@ from proxy.exchange import Attempt, Exchange, Reply
 from proxy.gateway import Model
 from proxy.guardian import CLIENT_GONE, NEVER, Call
 from proxy.providers import base
+from proxy.providers.translation import unsupported
 from proxy.routing import Route, Target, all_open, counts_against
 from proxy.upstream import Answer
+
+log = logging.getLogger("lockgate")
 
 #: Of the body of an upstream's error no more is read than an error needs.
 ERROR_BYTES = 64 << 10
@@ -57,7 +63,7 @@ class Attempts:
                 self._call.arm("wait", NEVER)
                 relay.pause(self._call, wait_s)
             try:
-                return self._try(target)
+                return self._try(target, model.settings.strict)
             except UpstreamError as error:
                 failed = error
             if not failed.fallback:
@@ -72,7 +78,7 @@ class Attempts:
                 self._upstream.drain()
             self._upstream.close()
 
-    def _try(self, target: Target) -> Answered:
+    def _try(self, target: Target, strict: bool) -> Answered:
         """Ask one target; tell its breaker, the exchange and the client how that went."""
         exchange = self._exchange
         attempt = Attempt(target.label, time.monotonic())
@@ -83,7 +89,7 @@ class Attempts:
             exchange.response_headers["x-lockgate-attempts"] = str(len(exchange.attempts))
         failed: bool | None = None
         try:
-            answered = self._ask(target, attempt)
+            answered = self._ask(target, attempt, strict)
             failed = False
             return answered
         except UpstreamError as error:
@@ -98,12 +104,13 @@ class Attempts:
             else:
                 target.breaker.note(failed)
 
-    def _ask(self, target: Target, attempt: Attempt) -> Answered:
+    def _ask(self, target: Target, attempt: Attempt, strict: bool) -> Answered:
         exchange, call, timeouts = self._exchange, self._call, target.timeouts
         request = {**exchange.body, "model": target.model or exchange.body["model"]}
         exchange.usage = None
         track = relay.Track(exchange)
         wire: base.Call | Reply = target.provider.open(exchange, request)
+        self._tell_dropped(getattr(wire, "dropped", ()), strict)
         if self._upstream is not None:
             self._upstream.close()
             self._upstream = None
@@ -113,26 +120,55 @@ class Attempts:
             source = relay.Source(relay.primed(relay.replied(wire, track, call)))
             call.arm("idle", timeouts.idle)
             return Answered(source, track)
-        if exchange.upstream_headers:
-            # The provider's own go last: nobody replaces a credential.
-            wire.outgoing.headers = exchange.upstream_headers | wire.outgoing.headers
-        self._upstream = answer = target.upstream.send(call, wire.outgoing, timeouts)
-        attempt.status = answer.status
-        if answer.status != 200:
-            # A redirect is not followed, and nothing else below 400 is an answer.
-            if answer.status < 400:
-                raise failures.failure(502, answer.headers)
-            raise wire.error(answer.status, answer.headers, answer.read_all(ERROR_BYTES))
+        answer = self._send(target, wire, wire.outgoing)
         if exchange.stream and not answer.is_json:
-            source = relay.Source(relay.primed(relay.streamed(answer, wire, target.provider.native, track)))
+            continued = partial(self._continued, target, wire)
+            source = relay.Source(relay.primed(relay.streamed(answer, wire, target.provider.native, track, continued)))
             answer.begin()
             return Answered(source, track)
         raw = answer.read_all()
         with relay.malformed():
             completion = wire.completion(raw)
+            while (more := self._continued(target, wire)) is not None:
+                completion = wire.completion(more.read_all())
             track.event({"choices": completion["choices"], "usage": completion.get("usage")})
             if exchange.stream:
                 if not track.whole:
                     raise relay.cut()
                 return Answered(relay.Source(relay.primed(relay.replied(Reply(completion), track, call))), track)
         return Answered(relay.Source(iter(())), track, completion, raw if target.provider.native else None)
+
+    def _send(self, target: Target, wire: base.Call, outgoing: base.Outgoing) -> Answer:
+        """Return the upstream's answer, if it is one."""
+        if self._exchange.upstream_headers:
+            # The provider's own go last: nobody replaces a credential.
+            outgoing.headers = self._exchange.upstream_headers | outgoing.headers
+        self._upstream = answer = target.upstream.send(self._call, outgoing, target.timeouts)
+        self._exchange.attempts[-1].status = answer.status
+        if answer.status != 200:
+            # A redirect is not followed, and nothing else below 400 is an answer.
+            if answer.status < 400:
+                raise failures.failure(502, answer.headers)
+            raise wire.error(answer.status, answer.headers, answer.read_all(ERROR_BYTES))
+        return answer
+
+    def _continued(self, target: Target, wire: base.Call) -> Answer | None:
+        """Ask the upstream to go on, where it has only paused; `None` where its answer was all."""
+        continuation = getattr(wire, "continuation", None)
+        outgoing = continuation() if continuation is not None else None
+        if outgoing is None:
+            return None
+        if self._upstream is not None:
+            self._upstream.close()
+        return self._send(target, wire, outgoing)
+
+    def _tell_dropped(self, names: Sequence[str], strict: bool) -> None:
+        """Tell the caller which parameters the target has no word for; refuse them where the model is strict."""
+        exchange = self._exchange
+        exchange.response_headers.pop("x-lockgate-dropped", None)
+        if not names:
+            return
+        if strict:
+            raise unsupported(names[0])
+        exchange.response_headers["x-lockgate-dropped"] = ", ".join(names)
+        log.warning("exchange %s: %s does not know %s", exchange.id, exchange.target, ", ".join(names))

@@ -49,6 +49,7 @@ class Chain:
         if problems:
             raise ConfigError(problems)
         self._authenticate = self._hooks("authenticate")
+        self._allows_model = manager.hook.allows_model if manager.hook.allows_model.get_hookimpls() else None
         self._on_request = self._hooks("on_request")
         self._on_response = self._hooks("on_response")
         self._on_complete = self._hooks("on_complete")
@@ -60,6 +61,12 @@ class Chain:
             if identity is not None:
                 return identity
         return None
+
+    def allows_model(self, exchange: Exchange, model: str) -> bool:
+        """Tell whether no plugin keeps the model of this name from the caller."""
+        if self._allows_model is None:
+            return True
+        return False not in self._allows_model(exchange=exchange, model=model)
 
     def on_request(self, exchange: Exchange) -> tuple[Reply | None, int]:
         """Return the first reply, and how many plugins stand before the one that gave it (all, where none did)."""

@@ -25,7 +25,10 @@ class Identity:
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens of one exchange. Those of the prompt include the cached ones, those of the completion the reasoning."""
+    """Tokens of one exchange. Those of the prompt include the cached ones, those of the completion the reasoning.
+
+    `audio_tokens` are those of prompt and completion, `searches` the upstream's own in the web.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -33,6 +36,8 @@ class Usage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     audio_tokens: int = 0
+    audio_completion_tokens: int = 0
+    searches: int = 0
     estimated: bool = False
 
     @property
@@ -57,7 +62,8 @@ class Outcome:
     """How an exchange ended. Final in `on_complete`.
 
     `status` is what the client was sent; `code` the error code, also of an error after the status was sent;
-    `complete` says that the whole answer was handed over. Times are seconds since the exchange started.
+    `complete` says that the whole answer was handed over. Times are seconds since the exchange started. Of a stream's
+    `gaps`, from one read to the next, there are the number, the sum and the longest, in seconds.
     """
 
     status: int = 0
@@ -69,6 +75,9 @@ class Outcome:
     first_event_s: float | None = None
     duration_s: float = 0.0
     culprit: str | None = None
+    gaps: int = 0
+    gaps_s: float = 0.0
+    longest_gap_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -95,36 +104,41 @@ class Exchange:
     """One client request and everything that happens to it until its last byte.
 
     `headers` has lower-case names. `body` is the parsed request: look at it and change it in place in `on_request`.
+    `model` is the name that the client used, `model_names` are those that its upstreams may be asked for.
     `response_headers` are sent with every answer, refusals included, as long as headers were not yet sent.
     `upstream_headers` are sent to the upstream beside the provider's own, which they never replace.
     `stash` keeps what a plugin must remember for this exchange: `exchange.stash[self] = …`.
     `findings` are counts that plugins keep, by labels that the configuration bounds: never by a caller's words.
     `trace` says which plugin decided what, and in how many microseconds.
-    `prompt_estimate` is a guess at the prompt's tokens, `cost` is in micro-dollars: `None` where no price is known.
+    What the client sent, and what plugins keep, is not in its `repr`, which ends up in logs.
+    `prompt_estimate` is a guess at the prompt's tokens. `cost_estimate` is what the exchange may come to by that,
+    `cost` what it did, both in micro-dollars: `None` where no price is known.
     """
 
     id: str
     method: str
     path: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     client_address: str
     received: float = field(default_factory=time.time)
     started: float = field(default_factory=time.monotonic)
     identity: Identity | None = None
-    body: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict, repr=False)
     model: str | None = None
+    model_names: tuple[str, ...] = ()
     stream: bool = False
     target: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
     response_headers: dict[str, str] = field(default_factory=dict)
-    upstream_headers: dict[str, str] = field(default_factory=dict)
+    upstream_headers: dict[str, str] = field(default_factory=dict, repr=False)
     prompt_estimate: int = 0
     usage: Usage | None = None
+    cost_estimate: int | None = None
     cost: int | None = None
     outcome: Outcome = field(default_factory=Outcome)
     findings: dict[str, int] = field(default_factory=dict)
     trace: list[tuple[str, str, int]] = field(default_factory=list)
-    stash: dict[Any, Any] = field(default_factory=dict)
+    stash: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def credential(self) -> str | None:

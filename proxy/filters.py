@@ -43,7 +43,7 @@ def rewrite_text(
         expand = (lambda match: match.expand(template)) if "\\" in template else lambda match: template
     else:
         expand = replacement
-    return _through(events, lambda: _Rewrite(pattern, expand, longest), tokens=False)
+    return each_text(events, lambda *_: _Rewrite(pattern, expand, longest), tokens=False)
 
 
 def hold(events: Iterable[Event], may_start: Callable[[str], int], resolve: Callable[[str], str]) -> Iterator[Event]:
@@ -57,10 +57,12 @@ def hold(events: Iterable[Event], may_start: Callable[[str], int], resolve: Call
 
     Log probabilities are left alone: they tell the tokens, not what these stand for. Events are changed in place.
     """
-    return _through(events, lambda: _Hold(may_start, resolve), tokens=True)
+    return each_text(events, lambda *_: _Hold(may_start, resolve), tokens=True)
 
 
-class _Window(Protocol):
+class Window(Protocol):
+    """One text on its way through a filter."""
+
     def take(self, text: str, last: bool) -> str:
         """Add text, return what can be released; all that is left if it is the last."""
 
@@ -120,11 +122,12 @@ class _Hold:
 class _Texts:
     """The texts of one choice, each with its window: by field, and for tool calls by kind and index."""
 
-    __slots__ = ("_new", "_windows", "_ids", "_seen", "_held")
+    __slots__ = ("_new", "_choice", "_windows", "_ids", "_seen", "_held")
 
-    def __init__(self, new: Callable[[], _Window]) -> None:
+    def __init__(self, new: Callable[[int, str], Window], choice: int) -> None:
         self._new = new
-        self._windows: dict[tuple[str, int | None], _Window] = {}
+        self._choice = choice
+        self._windows: dict[tuple[str, int | None], Window] = {}
         self._ids: dict[int, str] = {}
         self._seen: set[tuple[str, int | None]] = set()
         self._held = False
@@ -152,7 +155,7 @@ class _Texts:
         if isinstance(text, str) and (text or last):
             window = self._windows.get((kind, index))
             if window is None:
-                window = self._windows[kind, index] = self._new()
+                window = self._windows[kind, index] = self._new(self._choice, kind)
             part[name] = window.take(text, last)
             self._seen.add((kind, index))
             self._held |= bool(text) and not part[name]
@@ -190,8 +193,12 @@ def _put(delta: dict[str, Any], kind: str, index: int | None, text: str) -> None
         delta[kind] = text
 
 
-def _through(events: Iterable[Event], window: Callable[[], _Window], tokens: bool) -> Iterator[Event]:
-    """Send every text of `events` through a window of its own; `tokens` says whether to keep what tells of tokens."""
+def each_text(events: Iterable[Event], window: Callable[[int, str], Window], tokens: bool) -> Iterator[Event]:
+    """Send every text of `events` through a window of its own; `tokens` says whether to keep what tells of tokens.
+
+    `window(choice, field)` makes one: field is of `FIELDS`, or `function`, `custom` or `function_call` for a call's text.
+    Texts, finish and cuts are as for `rewrite_text`. Events are changed in place.
+    """
     answers: dict[int, _Texts] = {}
     for event in events:
         # Padding that hides the length of a delta's text: it is of another text now.
@@ -204,7 +211,7 @@ def _through(events: Iterable[Event], window: Callable[[], _Window], tokens: boo
                 choice.pop("token_ids", None)
             texts = answers.get(index)
             if texts is None:
-                texts = answers[index] = _Texts(window)
+                texts = answers[index] = _Texts(window, index)
             some, due = texts.through(choice.get("delta") or {}, bool(choice.get("finish_reason")))
             held |= some
             if due:

@@ -7,23 +7,35 @@ import logging
 import re
 import threading
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from proxy import keys
+from proxy import estimates
 from proxy.adapter import Adapter
 from proxy.catalog import Catalog
 from proxy.chain import Chain
+from proxy.counters import Counters, open_store
 from proxy.errors import ConfigError
 from proxy.guardian import Guardian
+from proxy.history import History
+from proxy.metrics.exchanges import Metrics
+from proxy.pepper import agreed
+from proxy.prices import Prices
+from proxy.records import index
 from proxy.records.database import Database, location
+from proxy.records.election import Election
 from proxy.records.journal import Journal
 from proxy.records.snapshot import Snapshot
+from proxy.renewal import Renewals
 from proxy.routing import Breaker, Target
+from proxy.sealing import Sealer
+from proxy.secrets import kept
 from proxy.settings import Connection, ModelSettings, Settings
+from proxy.teams import Teams
+from proxy.throttle import Throttle
 from proxy.upstream import Upstream
 
 log = logging.getLogger("lockgate")
@@ -40,13 +52,22 @@ class Model:
             *(frozenset(target.provider.parameters) for target in targets)
         )
 
+    def names(self, name: str) -> tuple[str, ...]:
+        """Return what its upstreams may be asked for where the client names it `name`."""
+        return tuple(dict.fromkeys(target.model or name for target in self.targets))
+
 
 class Bodies:
     """A budget in bytes over the request bodies in flight of one worker."""
 
     def __init__(self, size_bytes: int) -> None:
-        self._left = size_bytes
+        self._size_bytes = self._left = size_bytes
         self._lock = threading.Lock()
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is taken."""
+        return self._size_bytes - self._left
 
     def take(self, size_bytes: int) -> bool:
         """Take a share, or return false where there is not enough left."""
@@ -65,8 +86,8 @@ class Bodies:
 class Gateway:
     """Everything that a worker's exchanges share. Plugins receive it in `on_start`.
 
-    `state` is the state directory, `database` the records' database, `keys` the snapshot of the API keys, `http()` a
-    session for calls of a plugin's own through the configured egress.
+    `state` is the state directory, `database` the records' database, `keys` the snapshot of the API keys, `teams` the
+    teams, `http()` a session for calls of a plugin's own through the configured egress.
     """
 
     def __init__(self, settings: Settings, catalog: Catalog) -> None:
@@ -79,6 +100,7 @@ class Gateway:
             name: (_made(catalog.providers[own.use].cls, own.options), Upstream(name, own.connection), own.connection)
             for name, own in settings.providers.items()
         }
+        self._providers = {name: provider for name, (provider, _, _) in providers.items()}
         self._upstreams = [upstream for _, upstream, _ in providers.values()]
         self._chains: dict[tuple[str, ...], Chain] = {}
         self.chain = self._chain(settings.chain)
@@ -96,9 +118,13 @@ class Gateway:
             self.models[pattern] = Model(own, self.chain if own.chain is None else self._chain(own.chain), targets)
         by_length = sorted((p for p in self.models if "*" in p), key=len, reverse=True)
         self._patterns = [(re.compile(".*".join(map(re.escape, p.split("*")))), self.models[p]) for p in by_length]
+        self.throttle = Throttle()
+        self.prices = Prices(settings)
+        self.prompt_tokens = estimates.counter(settings.estimates.exact)
         self.public = any(model.settings.public for model in self.models.values())
         self.bodies = Bodies(settings.server.max_bodies_bytes)
         self._stopped = False
+        self._election: Election | None = None
 
     @property
     def _chained(self) -> set[str]:
@@ -119,12 +145,25 @@ class Gateway:
         """
         atexit.register(self.stop)
         self.guardian = Guardian(self.settings.server.heartbeat)
-        self.journal = Journal(self.state / "journal")
+        for name, provider in self._providers.items():
+            if hasattr(provider, "http"):
+                provider.http = partial(self.http, self.settings.providers[name].connection)
+            if hasattr(provider, "sealer"):
+                provider.sealer = Sealer(kept(self.settings.pepper, "keys.pepper", self.state / "pepper"))
+        renewed = {name: provider.renew for name, provider in self._providers.items() if hasattr(provider, "renew")}
+        self._renewals = Renewals(renewed)
+        self._renewals.start()
+        self.metrics = Metrics(self.state / "metrics")
+        self.journal = Journal(self.state / "journal", index.key(self.settings), self.settings.journal)
+        self.metrics.watch(self)
         for name, plugin in self.plugins.items():
             start = _hook(plugin, "on_start")
             if start is not None and name in self._chained:
                 log.debug("starting plugin %s", name)
                 start(*((self,) if start.__code__.co_argcount > 1 else ()))
+        if self.settings.ledger.ship:
+            self._election = Election(self.settings)
+            self._election.start()
 
     def stop(self) -> None:
         """Tell the plugins and close everything, once; never raises."""
@@ -140,14 +179,18 @@ class Gateway:
                 except Exception:
                     log.exception("plugin %s failed in on_stop", name)
         # Looked up in __dict__: what was never used is not made for being closed.
-        for name in ("keys", "database"):
+        for name in ("keys", "counters", "database"):
             made = self.__dict__.get(name)
             if made is not None:
                 made.stop() if name == "keys" else made.close()
+        self._renewals.stop()
         for upstream in self._upstreams:
             upstream.close()
         self.guardian.stop()
         self.journal.close()
+        self.metrics.close()
+        if self._election is not None:
+            self._election.stop()  # now that the journal is complete
 
     @cached_property
     def database(self) -> Database:
@@ -155,11 +198,28 @@ class Gateway:
         return Database(location(self.settings))
 
     @cached_property
+    def history(self) -> History:
+        """What was asked lately, for callers."""
+        return History(lambda: self.database, self.state / "journal")
+
+    @cached_property
     def keys(self) -> Snapshot:
-        """The API keys of the database, in memory."""
-        snapshot = Snapshot(self.database, keys.pepper(self.settings))
+        """The API keys and the teams of the database, in memory."""
+        stale_s = self.settings.stale_hours * 3600
+        snapshot = Snapshot(self.database, agreed(self.settings, self.database), stale_s=stale_s)
         snapshot.start()
         return snapshot
+
+    @cached_property
+    def counters(self) -> Counters:
+        """Where limits and budgets are counted, for all workers; made at first use."""
+        parts = self.settings.server.workers * self.settings.counters.hosts
+        return Counters(open_store(self.settings), parts, self.settings.server.threads, self.metrics)
+
+    @cached_property
+    def teams(self) -> Teams:
+        """The teams of the configuration and of the database, in memory."""
+        return Teams(self.settings.teams, self.keys)
 
     def http(self, connection: Connection | None = None) -> requests.Session:
         """Return a session for a plugin's own calls: through the egress proxy, with the configured authorities.

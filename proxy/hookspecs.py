@@ -35,6 +35,15 @@ def authenticate(exchange: Exchange) -> Identity | None:
     """
 
 
+@hookspec
+def allows_model(exchange: Exchange, model: str) -> bool | None:
+    """Return false where the caller may not use the model of this name; it then does not exist for this caller.
+
+    Called on the model's chain: before `on_request`, and for each model that is to be listed. `None` is no opinion,
+    and no plugin can allow what another one, or a grant of the caller's, does not.
+    """
+
+
 @hookspec(firstresult=True)
 def on_request(exchange: Exchange) -> Reply | None:
     """Look at `exchange.body`, change it in place, refuse, or answer.

@@ -10,12 +10,14 @@ from typing import Any, Protocol
 
 import orjson
 
-from proxy import fold, relay
+from proxy import access, accounting, capabilities, credentials, fold, relay
 from proxy.attempts import Answered, Attempts
 from proxy.chain import Chain
+from proxy.credentials import unauthorized
 from proxy.errors import Reject
 from proxy.exchange import Exchange, Filter, Reply
 from proxy.gateway import Gateway, Model
+from proxy.grants import ALL
 from proxy.guardian import CLIENT_GONE, Call
 from proxy.request import body, schemas
 
@@ -31,14 +33,12 @@ ANONYMOUS_BODY_BYTES = 64 << 10
 FORWARDED = ("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip")
 LOOPBACK = re.compile(r"(?:https?://)?(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?")
 
-#: Kinds of tools that are a search of the web under another name.
-SEARCH_TOOL = "web_search"
-
 
 class Client(Protocol):
-    """The way to the client: its socket, whether it was sent headers, and the body of the request."""
+    """The way to the client: its socket, whether it was sent headers, and the query and body of the request."""
 
     socket: Any
+    query: str
     committed: bool
 
     def read(self, limit: int) -> bytes:
@@ -56,21 +56,35 @@ class Run:
         self.exchange = exchange
         self.client = client
         self.chain: Chain = gateway.chain
+        self.model: Model | None = None
+        self.grants = ALL
         self.call: Call | None = None
         self.attempts: Attempts | None = None
+        self.track: relay.Track | None = None
         self.length: int | None = None
         self._body_bytes = 0
+        gateway.metrics.begun(exchange)
 
     def identify(self) -> None:
         """Ask the plugins who is calling; refuse a caller whom nobody knows unless something here is public."""
         exchange, server = self.exchange, self.gateway.settings.server
+        credentials.check(exchange.headers, self.client.query)
         if server.insecure:
             _from_here(exchange)
+        try:
             exchange.identity = self.gateway.chain.authenticate(exchange)
-            return
-        exchange.identity = self.gateway.chain.authenticate(exchange)
-        if exchange.identity is None and not self.gateway.public:
-            raise unauthorized(exchange)
+        except Reject as reject:
+            raise self._weighed(reject) from reject.__cause__
+        self.grants = access.held(exchange.identity, self.gateway)
+        if exchange.identity is None and not self.gateway.public and not server.insecure:
+            raise self._weighed(unauthorized(exchange))
+
+    def may_use(self, model: Model, name: str) -> bool:
+        """Tell whether the caller may use a model under this name; one that may not is told that there is none."""
+        exchange, server = self.exchange, self.gateway.settings.server
+        if exchange.identity is None and not model.settings.public and not server.insecure:
+            return False
+        return self.grants.model(name) and model.chain.allows_model(exchange, name)
 
     def answer(self) -> Iterator[bytes]:
         """Answer a chat completion; `exchange.outcome.status` and `response_headers` hold what goes before the body."""
@@ -78,11 +92,14 @@ class Run:
         try:
             self.identify()
             self._read()
-            model = self._model()
+            model = self.model = self._model()
             self.chain = model.chain
+            exchange.prompt_estimate = self.gateway.prompt_tokens(exchange.body)
+            self._expect(model)
             reply, before = self.chain.on_request(exchange)
             self._begin(model, reply)
             answered = self._ask(model, reply)
+            self.track = answered.track
             filters = self.chain.on_response(exchange, before)
             exchange.outcome.status = 200
             if exchange.stream:
@@ -138,10 +155,15 @@ class Run:
         if not outcome.complete and outcome.code is None:
             outcome.code, outcome.client_gone = CLIENT_GONE, True
         outcome.duration_s = time.monotonic() - exchange.started
+        accounting.account(exchange, self.track, self.gateway.prices, whole=outcome.complete)
         try:
             self.gateway.journal.end(exchange)
         except Exception:
             log.exception("the journal could not take the end of %s", exchange.id)
+        try:
+            self.gateway.metrics.ended(exchange, self.model.settings.pattern if self.model else None)
+        except Exception:
+            log.exception("%s could not be counted", exchange.id)
         self.chain.on_complete(exchange)
 
     def _read(self) -> None:
@@ -171,18 +193,24 @@ class Run:
         if exchange.identity is None and not self.gateway.settings.server.insecure:
             # Whether the model exists is no business of a caller without a credential.
             if model is None or not model.settings.public:
-                raise unauthorized(exchange)
-        if model is None:
+                raise self._weighed(unauthorized(exchange))
+        if model is None or not self.may_use(model, name):
             raise not_found(name)
         schemas.check_unknown(exchange.body, model.parameters)
-        if not model.settings.web_search and _searches(exchange.body):
-            raise Reject(
-                403,
-                "capability_not_allowed",
-                f"The model '{name}' may not search the web here.",
-                param="web_search_options",
-            )
+        exchange.model_names = model.names(name)
+        if not model.settings.web_search:
+            parameter = capabilities.searches(exchange.body, exchange.model_names)
+            if parameter is not None:
+                raise access.denied(capabilities.WEB_SEARCH, parameter, exchange)
+        access.permit(self.grants, exchange)
         return model
+
+    def _weighed(self, reject: Reject) -> Reject:
+        """Return the refusal, or where its sender has been wrong about a credential too often, that of waiting."""
+        if reject.status != 401 or not credentials.presented(self.exchange):
+            return reject
+        wait_s = self.gateway.throttle.wrong(self.exchange.client_address)
+        return credentials.slowed(wait_s) if wait_s else reject
 
     def _begin(self, model: Model, reply: Reply | None) -> None:
         """Write the start line: what is called from here on has been written down first."""
@@ -190,10 +218,11 @@ class Run:
         if reply is not None:
             return
         self.exchange.target = model.targets[0].label
+        self._expect(model)  # a plugin may have changed what may be asked for
         try:
             self.gateway.journal.start(self.exchange)
         except OSError:
-            log.exception("the journal could not take the start of %s", self.exchange.id)
+            log.debug("the journal could not take the start of %s", self.exchange.id)  # it says why, once
             raise Reject(
                 503,
                 "journal_unavailable",
@@ -237,8 +266,14 @@ class Run:
         self._settle()
         return self.hand_over(out, complete=True)
 
+    def _expect(self, model: Model) -> None:
+        gateway = self.gateway
+        most = gateway.settings.estimates.completion_tokens
+        accounting.expect(self.exchange, model.targets, gateway.prices, most)
+
     def _settle(self) -> None:
         """Write the settle line: what the answer cost is known before its last byte is handed over."""
+        accounting.account(self.exchange, self.track, self.gateway.prices, whole=True)
         if self.exchange.attempts:
             try:
                 self.gateway.journal.settle(self.exchange)
@@ -268,22 +303,7 @@ def _from_here(exchange: Exchange) -> None:
         raise Reject(403, "insecure_gateway", "This gateway has no authentication and serves this machine alone.")
 
 
-def unauthorized(exchange: Exchange) -> Reject:
-    """Return OpenAI's answer to a caller whom no plugin knows: whether there was a credential at all is told apart."""
-    headers = {"www-authenticate": "Bearer"}
-    if "authorization" in exchange.headers:
-        return Reject(401, "invalid_api_key", "Incorrect API key provided.", headers=headers)
-    message = "Missing bearer authentication in header: send `Authorization: Bearer <key>`."
-    return Reject(401, None, message, headers=headers)
-
-
 def not_found(model: str) -> Reject:
     """Return the one answer for a model that does not exist and for one that the caller may not use."""
     shown = model if len(model) <= 100 else model[:100] + "…"
     return Reject(404, "model_not_found", f"The model `{shown}` does not exist or you do not have access to it.")
-
-
-def _searches(request: dict[str, Any]) -> bool:
-    if request.get("web_search_options") is not None:
-        return True
-    return any(str(tool.get("type")).startswith(SEARCH_TOOL) for tool in request.get("tools") or ())

@@ -13,10 +13,11 @@ import orjson
 
 from proxy import fold, sockets, sse
 from proxy.errors import Reject, UpstreamError
-from proxy.exchange import Event, Exchange, Filter, Pause, Reply, Usage
+from proxy.exchange import Event, Exchange, Filter, Pause, Reply
 from proxy.guardian import Call
 from proxy.providers import base
 from proxy.upstream import Answer, given_up
+from proxy.usage import Relayed, usage_of
 
 Piece = bytes | Event
 """A chunk of canonical events as they arrived, or one event that was parsed."""
@@ -25,7 +26,7 @@ Piece = bytes | Event
 class Track:
     """What has been seen of an answer: its choices, their finish reasons, its usage."""
 
-    __slots__ = ("exchange", "finished", "many", "seen", "usage_event")
+    __slots__ = ("exchange", "finished", "many", "relayed", "seen", "usage_event")
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
@@ -34,11 +35,13 @@ class Track:
         self.seen: set[int] = set()
         self.finished = exchange.outcome.finish_reasons = {}
         self.usage_event: Event | None = None
+        self.relayed = Relayed()
 
     def raw(self, chunk: bytes) -> None:
         """Take note of canonical events, by byte tests wherever these can tell."""
         finishes = sse.finishes(chunk)
         if not self.many and finishes == []:
+            self.relayed.raw(chunk)
             return
         seen = sse.indexes(chunk) if self.many else ()
         if finishes is None or seen is None:
@@ -47,6 +50,10 @@ class Track:
             return
         self.seen.update(seen)
         self.finished.update(finishes)
+        if finishes:
+            self.relayed.finishing(chunk)
+        else:
+            self.relayed.raw(chunk)
 
     def event(self, event: Event) -> None:
         """Take note of one event and take its usage out: that goes to those who asked, once and at the end."""
@@ -56,10 +63,11 @@ class Track:
             reason = choice.get("finish_reason")
             if reason and isinstance(reason, str):
                 self.finished[index] = reason
+        self.relayed.event(event)
         usage = event.get("usage")
         if usage is not None:
             if isinstance(usage, dict):
-                self.exchange.usage = usage_of(usage)
+                self.exchange.usage = usage_of(usage) or self.exchange.usage
                 self.usage_event = {**event, "choices": [], "usage": usage}
             event["usage"] = None
 
@@ -69,33 +77,12 @@ class Track:
         return bool(self.finished) and self.seen <= self.finished.keys()
 
 
-def usage_of(said: dict[str, Any]) -> Usage:
-    """Read OpenAI's usage object; what is missing or no whole number of tokens counts as none."""
-    prompt = _part(said, "prompt_tokens_details")
-    completion = _part(said, "completion_tokens_details")
-    return Usage(
-        prompt_tokens=_tokens(said, "prompt_tokens"),
-        completion_tokens=_tokens(said, "completion_tokens"),
-        cached_tokens=_tokens(prompt, "cached_tokens"),
-        cache_write_tokens=_tokens(prompt, "cache_write_tokens"),
-        reasoning_tokens=_tokens(completion, "reasoning_tokens"),
-        audio_tokens=_tokens(prompt, "audio_tokens") + _tokens(completion, "audio_tokens"),
-    )
-
-
-def _part(said: dict[str, Any], key: str) -> dict[str, Any]:
-    part = said.get(key)
-    return part if isinstance(part, dict) else {}
-
-
-def _tokens(said: dict[str, Any], key: str) -> int:
-    count = said.get(key)
-    return count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 0
-
-
-def streamed(answer: Answer, wire: base.Call, native: bool, track: Track) -> Iterator[Piece]:
+def streamed(
+    answer: Answer, wire: base.Call, native: bool, track: Track, continued: Callable[[], Answer | None]
+) -> Iterator[Piece]:
     """Yield what a streaming upstream sends, unparsed where it is canonical; end only when the answer is whole.
 
+    `continued` asks a complete answer's upstream to go on, where that has only paused.
     Raises `UpstreamError` where it is not: cut, without a finish, garbage, an error in any shape.
     """
     events_seen = half = False
@@ -133,7 +120,10 @@ def streamed(answer: Answer, wire: base.Call, native: bool, track: Track) -> Ite
                     break
             if made:
                 yield b"".join(made)
-            if not chunk:
+            if wire.complete and (more := continued()) is not None:
+                more.begin()
+                read = more.read
+            elif not chunk:
                 break
             # What follows half an event is its other half.
             half = native and wire.parser.pending  # type: ignore[attr-defined]
@@ -263,30 +253,39 @@ def as_stream(
 ) -> Iterator[bytes]:
     """Yield the client's stream. It ends with `[DONE]` if and only if the source was whole; else with an error, cut."""
     outcome = exchange.outcome
+    count, began, last, longest = 0, call.touched, call.touched, 0.0
     try:
         for piece in pieces:
             out = piece if isinstance(piece, bytes) else sse.encode(dumped(piece))
             # What is sent now is what has just been read: no need to ask the clock again.
-            call.sent = call.touched
+            call.sent = now = call.touched
             if outcome.first_event_s is None:
                 outcome.first_event_s = time.monotonic() - exchange.started
+                began = now
+            elif now - last > longest:
+                longest = now - last
+            last = now
+            count += 1
             outcome.bytes_out += len(out)
             yield out
         if not source.ended:
             raise cut()
         if outcome.first_event_s is None:
             raise Reject(500, "plugin_error", SWALLOWED)
-        last = sse.DONE
+        end = sse.DONE
         if track.usage_event is not None and (exchange.body.get("stream_options") or {}).get("include_usage"):
-            last = sse.encode(orjson.dumps(track.usage_event)) + last
+            end = sse.encode(orjson.dumps(track.usage_event)) + end
         settle()
-        outcome.bytes_out += len(last)
-        yield last
+        outcome.bytes_out += len(end)
+        yield end
         outcome.complete = True
     except GeneratorExit:
         raise
     except Exception as error:
         yield from broken(exchange, explain(error))
+    finally:
+        if count > 1:
+            outcome.gaps, outcome.gaps_s, outcome.longest_gap_s = count - 1, last - began, longest
 
 
 def broken(exchange: Exchange, reject: Reject) -> Iterator[bytes]:

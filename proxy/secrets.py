@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,9 +13,13 @@ from typing import Any, NoReturn
 
 from marshmallow import ValidationError, fields
 
+from proxy.errors import ConfigError
+
 SECRET_MASK = "***"
 #: The longest secret that is read from a file, in bytes: a certificate chain with its key is well below it.
 LONGEST_FILE = 1 << 20
+#: The shortest secret of the gateway's own, in characters: 128 bits in hexadecimal.
+SHORTEST = 32
 
 _folder: ContextVar[Path | str] = ContextVar("folder")
 
@@ -151,3 +156,45 @@ class PathField(fields.Field[Path]):
         if not os.access(path, os.R_OK if self.exists == "file" else os.R_OK | os.X_OK):
             raise ValidationError(f"{path} cannot be read: make it readable for this user")
         return path
+
+
+def kept(configured: Secret | None, where: str, path: Path) -> bytes:
+    """Return a secret of the gateway's own: the configured one, else that of the file at `path`, made when missing.
+
+    `where` names the configured one in an error. Raises `ConfigError` for a short one, or a file open to others.
+    """
+    if configured is not None:
+        return _long_enough(configured.reveal(), where)
+    try:
+        if not path.exists():
+            _write_once(path, f"{secrets.token_hex(32)}\n")
+        with path.open(encoding="utf-8", errors="replace") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & 0o077:
+                raise ConfigError([f"{path} is open to other users (mode {mode:04o}): chmod 600 {path}"])
+            return _long_enough(file.read(), str(path))
+    except OSError as failure:
+        raise ConfigError([f"{path}: {failure.strerror}: the file must be readable for this user"]) from failure
+
+
+def _long_enough(text: str, where: str) -> bytes:
+    text = text.strip()
+    if len(text) < SHORTEST:
+        raise ConfigError([f"{where}: must have at least {SHORTEST} characters, e.g. from `openssl rand -hex 32`"])
+    return text.encode()
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Make the file whole and for its owner alone; where another process was faster, its file stays."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)  # unlike a rename, refuses to replace
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

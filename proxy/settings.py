@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from proxy.secrets import Secret
 
+#: How long keys go on being valid while the database cannot be read, where the file does not say.
+STALE_HOURS = 24.0
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -104,9 +107,19 @@ class ModelSettings:
     chain: tuple[str, ...] | None = None
     public: bool = False
     web_search: bool = False
+    strict: bool = False
     parameters: tuple[str, ...] = ()
     timeouts: dict[str, float] = field(default_factory=dict)
     retry: Retry = Retry()
+
+
+@dataclass(frozen=True, slots=True)
+class TeamSettings:
+    """`[teams.NAME]`: what its keys may use, and how much, as `GrantsSchema` and `LimitsSchema` load it."""
+
+    name: str
+    grants: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +141,64 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """`[database]`. `url` names a PostgreSQL database; without it there is SQLite in the state directory."""
+
+    url: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CountersSettings:
+    """`[counters]`: where is counted. `url`, a Redis', and `sentinel_password` are secrets; `hosts` share the Redis."""
+
+    store: str = "lmdb"
+    size_mib: int = 64
+    url: Secret | None = None
+    ca_file: Path | None = None
+    cluster: bool = False
+    sentinels: tuple[str, ...] = ()
+    master: str = "mymaster"
+    sentinel_password: Secret | None = None
+    hosts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSettings:
+    """`[journal]`. `fsync` is `"never"`, `"each"` or milliseconds; files are at most about `max_file_bytes` long."""
+
+    key: Secret | None = None
+    fsync: str | int = 1000
+    max_file_bytes: int = 128 << 20
+    when_full: str = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatesSettings:
+    """`[estimates]`: whether prompts are counted by tiktoken, and what an answer may have where nobody says."""
+
+    exact: bool = False
+    completion_tokens: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """`[ledger]`: who moves the journal there, and for how many days records, daily sums and shipped files are kept."""
+
+    ship: bool = True
+    keep_days: int = 90
+    keep_usage_days: int = 1100
+    journal_days: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSettings:
+    """`[admin]`. `bind` as in `ServerSettings`; `metrics` is `"local"`, `"key"` or `"open"`."""
+
+    bind: str = "127.0.0.1:8081"
+    metrics: str = "local"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration. `path` is the file that it was read from, `None` where there is none."""
 
@@ -139,3 +210,14 @@ class Settings:
     models: dict[str, ModelSettings]
     egress: Connection = Connection()
     pepper: Secret | None = None
+    #: How long keys go on being valid while the database cannot be read, in hours.
+    stale_hours: float = STALE_HOURS
+    teams: dict[str, TeamSettings] = field(default_factory=dict)
+    database: DatabaseSettings = DatabaseSettings()
+    counters: CountersSettings = CountersSettings()
+    admin: AdminSettings = AdminSettings()
+    #: By `PROVIDER/MODEL`, where `*` stands for anything; each as `PriceSchema` loads it, in dollars.
+    prices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    estimates: EstimatesSettings = EstimatesSettings()
+    journal: JournalSettings = JournalSettings()
+    ledger: LedgerSettings = LedgerSettings()

@@ -54,6 +54,7 @@ class ThreadWorker(Worker):  # type: ignore[misc]
     receive_s = 15.0
     send_s = 30.0
     alive: bool
+    busy = turned_away = 0
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -156,6 +157,7 @@ class ThreadWorker(Worker):  # type: ignore[misc]
                 self.dismiss(conn, SLOW if conn.inlet.buf.getvalue() else b"")
         if self.refused:
             self.log.warning("The worker is full: %d requests were answered 503", self.refused)
+            self.turned_away += self.refused
             self.refused = 0
 
     def ring(self) -> None:

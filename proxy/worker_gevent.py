@@ -31,7 +31,7 @@ class GeventWorker(ggevent.GeventWorker):  # type: ignore[misc]
         self.limit = self.cfg.worker_connections
         self.worker_connections = 2 * self.limit + SPARE  # what gunicorn makes its pools of greenlets from
         self.connections = 0
-        self.busy = 0
+        self.busy = self.turned_away = 0
         self.resting: set[gevent.Greenlet] = set()
         self.leaving = False
 
@@ -104,6 +104,7 @@ class GeventWorker(ggevent.GeventWorker):  # type: ignore[misc]
     def see_off(self, client: socket.socket, answer: bytes = b"") -> None:
         """Answer a client and let it stop sending, for closing a socket with unread data would take the answer too."""
         self.connections -= 1
+        self.turned_away += answer is FULL
         try:
             with suppress(OSError), gevent.Timeout(LINGER_S, False):
                 client.sendall(answer)

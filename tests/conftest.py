@@ -8,13 +8,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import openai
 import pytest
+import redises
 from gateways import ECHO, Gateway
+from postgresqls import Postgresql, programs, running
 from upstreams import Upstream
 from wire import Wire
 
 WORKERS = ("threads", "gevent")
+
+# No test depends on how fast the machine is.
+hypothesis.settings.register_profile("lockgate", deadline=None)
+hypothesis.settings.load_profile("lockgate")
 
 
 @pytest.fixture(params=WORKERS, scope="session")
@@ -65,6 +72,36 @@ def wire(gateway: Gateway) -> Iterator[Wire]:
     """A connection of bare bytes to the shared gateway."""
     with gateway.wire() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    """A PostgreSQL server; a test that stops it starts it again."""
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgresql: Postgresql) -> str:
+    """The URL of an empty PostgreSQL database."""
+    return postgresql.create()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[redises.Redis]:
+    """A Redis server, for tests that leave it running; they find it empty."""
+    if redises.program() is None:
+        pytest.skip("redis-server is not installed")
+    with redises.running() as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """What `[database] url` says: nothing for SQLite; `states.both_databases` has a test run on PostgreSQL too."""
+    return str(request.getfixturevalue("postgres")) if getattr(request, "param", "") == "postgresql" else None
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,20 @@ class Gateway:
         return []
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the journal's lines so far, of all files."""
-        files = sorted((self.folder / "var" / "journal").glob("*.jsonl"))
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        """Return the journal's lines so far; those that end an exchange with what its lines before have said.
+
+        An end line may come a moment after its exchange has ended.
+        """
+        deadline = time.monotonic() + 2
+        while True:
+            files = sorted((self.folder / "var" / "journal").glob("2*.jsonl"))
+            lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+            kinds = {kind: {line["id"]: line for line in lines if line["kind"] == kind} for kind in ("settle", "end")}
+            if kinds["settle"].keys() <= kinds["end"].keys() or time.monotonic() > deadline:
+                starts = {line["id"]: line for line in lines if line["kind"] == "start"}
+                before = {id: starts.get(id, {}) | kinds["settle"].get(id, {}) for id in kinds["end"]}
+                return [before[line["id"]] | line if line["kind"] == "end" else line for line in lines]
+            time.sleep(0.01)
 
     def client(self, **options: Any) -> openai.OpenAI:
         """Return the official client with the gateway's key, which does not try again; close it after use."""
@@ -165,13 +177,16 @@ def free_port() -> int:
 def new_key(config: Path, name: str = "test", **details: Any) -> str:
     """Make an API key in the database of a configuration."""
     from proxy.config import assemble
-    from proxy.keys import create, pepper
+    from proxy.keys import create
+    from proxy.pepper import agreed
     from proxy.records.database import Database, location, migrate
 
     settings, _ = assemble(config)
     migrate(settings)
-    with contextlib.closing(Database(location(settings))) as database, database.write() as connection:
-        return create(connection, pepper(settings), name=name, **details)[1]
+    with contextlib.closing(Database(location(settings))) as database:
+        pepper = agreed(settings, database)
+        with database.write() as connection:
+            return create(connection, pepper, name=name, **details)[1]
 
 
 def _environment() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,6 +118,7 @@ class Rig:
         settings, catalog = config.assemble(path)
         self.app = create_app(settings, catalog)
         self.gateway = self.app.extensions["lockgate"]
+        self.gateway.teams = SimpleNamespace(get=lambda name: None)  # there is no database
         module = type(self.gateway.plugins["a"]).authenticate.__globals__
         self.seen: list[str] = module["SEEN"]
         self.last: list[Any] = module["LAST"]

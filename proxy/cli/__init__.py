@@ -1,4 +1,4 @@
-"""The command line: `lockgate serve | check | plugins | providers | models | keys | new-plugin`."""
+"""The command line: `lockgate serve | check | plugins | providers | models | keys | db | …`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,36 @@ if TYPE_CHECKING:
     from proxy.settings import Settings
 
 
+#: The commands that have a module of their own: its name in this package. It has a command of the command's name.
+MODULES = {
+    "audit": "audit",
+    "admin": "admin",
+    "contents": "contents",
+    "counters": "counters",
+    "db": "db",
+    "keys": "keys",
+    "ledger": "ledger",
+    "limits": "limits",
+    "prices": "prices",
+    "requests": "requests",
+    "teams": "teams",
+    "usage": "usage",
+}
+
+
 class Group(click.Group):
-    """The commands below, and `keys`, which is imported when it is asked for."""
+    """The commands below, and those of `MODULES`, which are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name all commands."""
-        return sorted([*super().list_commands(ctx), "keys"])
+        return sorted([*super().list_commands(ctx), *MODULES])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by name."""
-        if cmd_name != "keys":
+        if cmd_name not in MODULES:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = importlib.import_module("proxy.cli.keys").keys
+        module = importlib.import_module(f"proxy.cli.{MODULES[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
 
@@ -76,14 +94,20 @@ def serve(path: Path | None, arguments: tuple[str, ...]) -> None:
 @main.command()
 @config_option
 @click.option("--print", "shown", is_flag=True, help="Show the effective settings, secrets as ***.")
-def check(path: Path | None, shown: bool) -> None:
+@click.option("--live", is_flag=True, help="Ask each target's upstream too, with the gateway's credentials.")
+@json_option
+def check(path: Path | None, shown: bool, live: bool, as_json: bool) -> None:
     """Check the configuration and the plugins, as a start and a reload do."""
+    if as_json and not live:
+        raise click.UsageError("--json goes with --live")
     path = Path(os.path.abspath(path)) if path else serving.locate()
     flight = serving.Flight(path, show=shown)
     report = flight.report
     flight.close()
     if report["problems"]:
         serving.refuse(path, report["problems"])
+    if live:
+        return _live(path, as_json)
     click.echo(report["shown"] if shown else f"{path or 'The built-in configuration'} is right.", nl=not shown)
 
 
@@ -158,6 +182,21 @@ def _load(path: Path | None) -> tuple[Settings, Catalog]:
         return config.assemble(path)
     except ConfigError as failure:
         serving.refuse(path, failure.problems)
+
+
+def _live(path: Path | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from proxy import probes
+    from proxy.cli import tables
+
+    found = probes.findings(*_load(path))
+    if as_json:
+        _echo_json([asdict(finding) for finding in found])
+    else:
+        tables.probed(found)
+    if not all(finding.ok for finding in found):
+        sys.exit(1)
 
 
 def _echo_json(rows: Any) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from proxy.catalog import Catalog, Found
+from proxy.config.grants import written
 from proxy.config.problems import join
 from proxy.config.reference import literal, options
 from proxy.config.sections import SIMPLE
+from proxy.renewal import Credential
 from proxy.secrets import SECRET_MASK, Secret
 from proxy.settings import Connection, Settings, Target
 
@@ -20,8 +22,8 @@ def as_toml(settings: Settings) -> str:
     lines = [f"chain = {literal(settings.chain)}"]
     lines += _table("server", _fields(settings.server))
     lines += _table("egress", _connection(settings.egress))
-    if settings.pepper is not None:
-        lines += _table("keys", {"pepper": SECRET_MASK})
+    pepper = {} if settings.pepper is None else {"pepper": SECRET_MASK}
+    lines += _table("keys", {**pepper, "stale_hours": settings.stale_hours})
     for name in SIMPLE:
         lines += _table(name, _fields(getattr(settings, name)))
     for name, plugin in settings.plugins.items():
@@ -34,6 +36,8 @@ def as_toml(settings: Settings) -> str:
         del told["pattern"]
         told["targets"] = [_target(target) for target in model.targets]
         lines += _table(join("models", name), told)
+    for name, team in settings.teams.items():
+        lines += _table(join("teams", name), {"grants": team.grants, "limits": written(team.limits)})
     return "\n".join(lines) + "\n"
 
 
@@ -113,7 +117,7 @@ def _connection(connection: Connection) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Return what can be written, and of secrets the mask."""
-    if isinstance(value, Secret):
+    if isinstance(value, Secret | Credential):
         return SECRET_MASK
     if is_dataclass(value):
         return _plain(_fields(value))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from proxy.probes import Finding
 
 
 def found(rows: list[dict[str, Any]], extra: str) -> None:
@@ -38,6 +41,17 @@ def models(rows: list[dict[str, Any]]) -> None:
         may = [what for what in ("public", "web_search") if row[what]] + row["parameters"]
         cells = (row["pattern"], "\n".join(row["targets"]), "\n".join(chain) or "–", ", ".join(may) or "–")
         table.add_row(*map(escape, cells))
+    Console(highlight=False).print(table)
+
+
+def probed(found: list[Finding]) -> None:
+    """Print what was found of each target."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("target", "found", "ms"):
+        table.add_column(title, overflow="fold")
+    for finding in found:
+        ms = "–" if finding.milliseconds is None else str(finding.milliseconds)
+        table.add_row(escape(finding.target), escape(finding.said), ms)
     Console(highlight=False).print(table)
 
 

@@ -14,10 +14,13 @@ from marshmallow import RAISE, Schema, ValidationError
 from proxy.catalog import Catalog, Found
 from proxy.config import sections
 from proxy.config.document import Document
+from proxy.config.grants import LONGEST_TEAM, TeamSchema
+from proxy.config.prices import PriceSchema
 from proxy.config.problems import flatten, join, suggestion
 from proxy.config.tls import trouble
 from proxy.serving import address
 from proxy.settings import (
+    STALE_HOURS,
     BreakerSettings,
     Connection,
     ModelSettings,
@@ -26,11 +29,12 @@ from proxy.settings import (
     Retry,
     ServerSettings,
     Settings,
+    TeamSettings,
     Timeouts,
 )
 
 #: The tables that are checked one by one, after the top level.
-SECTIONS = ("server", "egress", "keys", "plugins", "providers", "models", *sections.SIMPLE)
+SECTIONS = ("server", "egress", "keys", "plugins", "providers", "models", "teams", "prices", *sections.SIMPLE)
 INSECURE = (
     "nobody would be authenticated: put a plugin that authenticates, such as api_keys, into the top-level chain, or "
     "listen on loopback and set server.insecure = true"
@@ -56,9 +60,11 @@ class Reading:
         egress = self.egress(table.get("egress", {}))
         providers = {name: self.provider(name, raw, egress) for name, raw in self.entries(table, "providers")}
         models = {name: self.model(name, raw, plugins, providers) for name, raw in self.entries(table, "models")}
+        teams = {name: self.team(name, raw) for name, raw in self.entries(table, "teams")}
+        prices = {name: self.price(name, raw, providers) for name, raw in self.entries(table, "prices")}
         chain = self.chain(top.get("chain") or (), "chain", plugins)
         self.guarded(chain, plugins, server)
-        pepper = keys.get("pepper")
+        pepper, stale_hours = keys.get("pepper"), keys.get("stale_hours", STALE_HOURS)
         if pepper is not None and len(pepper.reveal()) < sections.PEPPER_LENGTH:
             self.problems.append(
                 f"keys.pepper: must have at least {sections.PEPPER_LENGTH} characters, e.g. from `openssl rand -hex 32`"
@@ -68,7 +74,8 @@ class Reading:
             for name, (schema, made) in sections.SIMPLE.items()
         }
         path = document.path
-        settings = Settings(path, chain, server, plugins, providers, models, self.direct, pepper, **simple)
+        own = {"stale_hours": stale_hours, "teams": teams, "prices": prices, **simple}
+        settings = Settings(path, chain, server, plugins, providers, models, self.direct, pepper, **own)
         return settings, self.problems
 
     def section(self, schema: Schema, raw: Any, where: str, others: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -86,8 +93,8 @@ class Reading:
             self.problems.append(f"{kind}: must hold tables of their own, [{kind}.NAME]")
             return []
         for name in found:
-            # A slash parts provider and model in a target. A model may be called anything.
-            if kind != "models" and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            # A slash parts provider and model in a target. A model may be called anything, and so may a team.
+            if kind not in ("models", "teams", "prices") and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
                 self.problems.append(f"{join(kind, name)}: a name is made of letters, digits, - and _")
         return list(found.items())
 
@@ -185,6 +192,25 @@ class Reading:
             loaded["chain"] = self.chain(loaded["chain"], f"{where}.chain", plugins)
         loaded["parameters"] = tuple(loaded.get("parameters", ()))
         return ModelSettings(pattern, **loaded)
+
+    def team(self, name: str, raw: Any) -> TeamSettings:
+        """Check `[teams.NAME]`."""
+        where = join("teams", name)
+        if not (name.strip() and name.isprintable() and len(name) <= LONGEST_TEAM):
+            self.problems.append(f"{where}: a team's name has 1 to {LONGEST_TEAM} printable characters")
+        loaded = self.section(TeamSchema(), raw, where)
+        return TeamSettings(name, loaded.get("grants", {}), loaded.get("limits", {}))
+
+    def price(self, target: str, raw: Any, providers: Mapping[str, ProviderSettings]) -> dict[str, Any]:
+        """Check `[prices."PROVIDER/MODEL"]`."""
+        where = join("prices", target)
+        provider, slash, model = target.partition("/")
+        if not slash or not model:
+            self.problems.append(f'{where}: is for a target, [prices."PROVIDER/MODEL"]; * stands for any text')
+        elif "*" not in provider and provider not in providers:
+            remedy = suggestion(provider, providers) or f"; add [providers.{provider}]"
+            self.problems.append(f"{where}: no provider is called {provider!r}{remedy}")
+        return self.section(PriceSchema(), raw, where)
 
     def chain(self, names: Any, where: str, plugins: Mapping[str, PluginSettings]) -> tuple[str, ...]:
         """Check that every name is a configured plugin, once."""

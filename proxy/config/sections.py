@@ -9,13 +9,31 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
+from proxy.config.admin import AdminSchema
+from proxy.config.counters import CountersSchema
 from proxy.config.fields import BindField, FlagField, ProxyField, SecondsField, described, texts, whole
-from proxy.secrets import PathField, SecretField, resolve
-from proxy.settings import BreakerSettings, Connection, Retry, ServerSettings, Target, Timeouts
+from proxy.config.journal import JournalSchema
+from proxy.config.prices import EstimatesSchema
+from proxy.config.records import DatabaseSchema, LedgerSchema
+from proxy.secrets import SHORTEST, PathField, SecretField, resolve
+from proxy.settings import (
+    STALE_HOURS,
+    AdminSettings,
+    BreakerSettings,
+    Connection,
+    CountersSettings,
+    DatabaseSettings,
+    EstimatesSettings,
+    JournalSettings,
+    LedgerSettings,
+    Retry,
+    ServerSettings,
+    Target,
+    Timeouts,
+)
 
 WORKERS = ("threads", "gevent")
-#: The shortest pepper that is taken, in characters: 128 bits in hexadecimal.
-PEPPER_LENGTH = 32
+PEPPER_LENGTH = SHORTEST
 
 _timeouts = Timeouts()
 _connection = Connection()
@@ -176,6 +194,11 @@ class KeysSchema(Schema):
         load_default=None,
         metadata=described("the secret in every key's digest; made once in the state folder where it is left out"),
     )
+    stale_hours = fields.Float(
+        validate=validate.Range(min=0, min_inclusive=False, max=8760),
+        load_default=STALE_HOURS,
+        metadata=described("hours that keys go on being valid while the database cannot be read; then they get a 503"),
+    )
 
 
 class ModelSchema(Schema):
@@ -193,6 +216,10 @@ class ModelSchema(Schema):
     chain = texts("plugins for this model's exchanges; the top-level chain where it is left out", load_default=None)
     public = FlagField(load_default=False, metadata=described("callers need no credential"))
     web_search = FlagField(load_default=False, metadata=described("callers may ask for web search"))
+    strict = FlagField(
+        load_default=False,
+        metadata=described("refuse parameters that the target does not know, instead of dropping them"),
+    )
     parameters = texts("request parameters beyond OpenAI's that callers may set; `*` allows all", load_default=[])
     timeouts = fields.Nested(
         ModelTimeoutsSchema, load_default=dict, metadata=described("instead of the provider's, one by one")
@@ -203,7 +230,14 @@ class ModelSchema(Schema):
 
 
 #: The sections that are one table each: the schema, and the part of `Settings` with the section's name that it fills.
-SIMPLE: dict[str, tuple[type[Schema], type]] = {}
+SIMPLE: dict[str, tuple[type[Schema], type]] = {
+    "admin": (AdminSchema, AdminSettings),
+    "database": (DatabaseSchema, DatabaseSettings),
+    "ledger": (LedgerSchema, LedgerSettings),
+    "counters": (CountersSchema, CountersSettings),
+    "estimates": (EstimatesSchema, EstimatesSettings),
+    "journal": (JournalSchema, JournalSettings),
+}
 
 
 class TopSchema(Schema):
@@ -218,6 +252,8 @@ class TopSchema(Schema):
     plugins = fields.Dict(keys=fields.String(), load_default=dict, metadata=described("the plugins by name"))
     providers = fields.Dict(keys=fields.String(), load_default=dict, metadata=described("the providers by name"))
     models = fields.Dict(keys=fields.String(), load_default=dict, metadata=described("the models by name or pattern"))
+    teams = fields.Dict(keys=fields.String(), load_default=dict, metadata=described("the teams by name"))
+    prices = fields.Dict(keys=fields.String(), load_default=dict, metadata=described("the prices of targets"))
 
 
 FileSchema = TopSchema.from_dict(

@@ -15,8 +15,8 @@ class Outgoing:
     """The request to send upstream. `body` is sent as it is; the core adds host, length and connection headers."""
 
     url: str
-    body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = field(repr=False)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
     method: str = "POST"
 
 
@@ -24,7 +24,13 @@ class Call(Protocol):
     """One exchange in a provider's dialect.
 
     `complete` becomes true when the upstream has said in its own way that the answer is whole; a stream that ends
-    before that is a cut one.
+    before that is a cut one. A call may have `dropped`, the names of the parameters that the dialect has no word for
+    and that the answer is the same without in shape: the caller is told, or refused where the model is `strict`. What
+    cannot be left out is refused by `open`, with `Reject` 400 `unsupported_parameter`.
+
+    A call may have a `continuation()`, asked for when an answer is complete: the request by which an upstream goes on
+    with what it has only paused, or `None`. Before it returns a request it makes `complete` false again; what that is
+    answered goes through the same call.
     """
 
     outgoing: Outgoing
@@ -48,6 +54,12 @@ class Provider(Protocol):
 
     `native` says that the wire is OpenAI's, so that events may pass unparsed. `parameters` are request parameters
     beyond OpenAI's that the upstream understands and that a caller may set.
+
+    Where there is a `renew()`, the core calls it when a worker starts and again after as many seconds as it returns
+    (`None`: never), off the path of exchanges: it alone may do I/O, to fetch a credential anew. Where there is an
+    attribute `sealer`, the core puts a `proxy.sealing.Sealer` there before the first exchange. Where there is a
+    `probe()`, it returns an `Outgoing` that costs nothing and needs the credential, for `lockgate check --live`: a GET,
+    or a POST of an incomplete request, whose refusal by 400 or 422 shows that the credential was accepted.
     """
 
     name: str

@@ -1,43 +1,35 @@
-"""The native provider: any upstream that speaks OpenAI's chat completions (OpenAI, vLLM, Ollama, llama.cpp, TGI)."""
+"""The native provider: any upstream that speaks OpenAI's chat completions, or nearly."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, fields, validate
 
-from proxy import failures, sse
-from proxy.errors import UpstreamError
-from proxy.exchange import Event, Exchange
+from proxy.exchange import Exchange
 from proxy.providers.base import Outgoing
+from proxy.providers.dialect_answers import DialectCall
+from proxy.providers.dialect_requests import fit
+from proxy.providers.dialects import DIALECTS
+from proxy.providers.openai_answers import OpenAICall
+from proxy.renewal import Credential, CredentialField, printable
 from proxy.secrets import Secret, SecretField
 
 
-class CredentialField(SecretField):
-    """A secret that goes into a header."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Secret:
-        secret = super()._deserialize(value, attr, data, **kwargs)
-        # RFC 9110, 5.5: no control characters; `requests` alone would let some of them through.
-        if not re.fullmatch(r"[\x20-\x7e]*", secret.reveal()):
-            raise ValidationError("must be printable ASCII on one line")
-        return secret
-
-
-class HeaderField(CredentialField):
+class HeaderField(SecretField):
     """The value of a header: a text, or where it is a credential a secret. Loads as a `Secret` either way."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Secret:
         if isinstance(value, str) and re.fullmatch(r"[\x20-\x7e]*", value):
             return Secret(value)
-        return super()._deserialize(value, attr, data, **kwargs)
+        return printable(super()._deserialize(value, attr, data, **kwargs))
 
 
 class OpenAI:
-    """Sends the request on as it is and reads OpenAI's own answers."""
+    """Sends the request on as it is and reads OpenAI's own answers; with a `dialect` it does away with its quirks."""
 
     name = "openai"
     native = True
@@ -46,12 +38,20 @@ class OpenAI:
     class Config(Schema):
         """Options of `[providers.NAME]` with `use = "openai"`."""
 
+        dialect = fields.String(
+            validate=validate.OneOf(["openai", *DIALECTS]),
+            load_default="openai",
+            metadata={"help": "what the upstream is, where it only nearly speaks OpenAI"},
+        )
         base_url = fields.Url(
             schemes={"http", "https"},
             require_tld=False,
             validate=validate.Regexp(r"[^?#]*$", error="must not have a query or a fragment"),
-            load_default="https://api.openai.com/v1",
-            metadata={"help": "where the upstream's API begins; `/chat/completions` is added"},
+            load_default=None,
+            metadata={
+                "help": "where the upstream's API begins; `/chat/completions` is added. By default the dialect's own, "
+                "`https://api.openai.com/v1` for OpenAI"
+            },
         )
         api_key = CredentialField(load_default=None, metadata={"help": "sent as bearer token"})
         headers = fields.Dict(
@@ -71,82 +71,44 @@ class OpenAI:
         )
 
     def __init__(self, config: dict[str, Any]) -> None:
+        self._dialect = DIALECTS.get(config["dialect"])
+        self.native = self._dialect is None or self._dialect.native
         self.parameters = frozenset(config["parameters"])
-        self._url = config["base_url"].rstrip("/") + "/chat/completions"
+        url = config["base_url"]
         self._stream_usage = config["stream_usage"]
+        if self._dialect is not None:
+            self.parameters |= self._dialect.parameters
+            url = url or self._dialect.base_url
+            self._stream_usage = self._stream_usage and self._dialect.stream_options
+        self._url = (url or "https://api.openai.com/v1").rstrip("/")
         self._headers = {"Content-Type": "application/json"}
         self._headers |= {name: value.reveal() for name, value in config["headers"].items()}
-        key: Secret | None = config["api_key"]
-        if key is not None:
-            self._headers["Authorization"] = f"Bearer {key.reveal()}"
+        self._key: Credential | None = config["api_key"]
+
+    def renew(self) -> float | None:
+        """Renew the API key where it expires."""
+        return None if self._key is None else self._key.renew()
+
+    def probe(self) -> Outgoing:
+        """Return a request that costs nothing and needs the credential."""
+        if self._dialect is not None and not self._dialect.lists:
+            return Outgoing(f"{self._url}/chat/completions", b"{}", self._authorized())
+        return Outgoing(self._url + "/models", b"", self._authorized(), method="GET")
 
     def open(self, exchange: Exchange, body: dict[str, Any]) -> OpenAICall:
-        """Begin one call."""
+        """Begin one call; raise `Reject` 400 `unsupported_parameter` for what the dialect cannot do."""
+        dropped = [] if self._dialect is None else fit(self._dialect, body)
         if exchange.stream and self._stream_usage:
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        return OpenAICall(Outgoing(self._url, orjson.dumps(body), self._headers))
+            told = {} if self._dialect is not None else body.get("stream_options") or {}
+            body["stream_options"] = {**told, "include_usage": True}
+        elif self._dialect is not None:
+            body.pop("stream_options", None)
+        outgoing = Outgoing(f"{self._url}/chat/completions", orjson.dumps(body), self._authorized())
+        if self._dialect is None:
+            return OpenAICall(outgoing)
+        return DialectCall(outgoing, self._dialect, exchange, dropped)
 
-
-class OpenAICall:
-    """One exchange on OpenAI's own wire."""
-
-    __slots__ = ("complete", "outgoing", "parser")
-
-    def __init__(self, outgoing: Outgoing) -> None:
-        self.outgoing = outgoing
-        self.complete = False
-        self.parser = sse.Parser()
-
-    def frames(self, chunk: bytes) -> Iterable[sse.Event]:
-        """Cut bytes into server-sent events."""
-        return self.parser.feed(chunk)
-
-    def events(self, payload: sse.Event) -> Iterable[Event]:
-        """Turn one server-sent event into a chunk; raise `UpstreamError` where it carries an error in any shape."""
-        if payload.data == b"[DONE]":
-            self.complete = True
-            return ()
-        event = orjson.loads(payload.data)
-        if not isinstance(event, dict):
-            raise ValueError("an event that is not an object")
-        error = event.get("error")
-        if error is not None:
-            raise failures.in_answer(error)
-        choices = event.get("choices")
-        if choices is None:
-            if payload.name == b"error" or "message" in event or "detail" in event:
-                raise failures.in_answer({**event, "message": event.get("message") or event.get("detail")})
-            if not event.get("usage"):
-                return ()
-            event["choices"] = []
-        event.pop("error", None)
-        return (event,)
-
-    def completion(self, body: bytes) -> dict[str, Any]:
-        """Check a whole answer; raise `UpstreamError` where it is none."""
-        try:
-            completion: dict[str, Any] = orjson.loads(body)
-        except ValueError:
-            raise UpstreamError(502, "upstream_malformed", "The upstream's answer is not JSON.") from None
-        if isinstance(completion, dict) and completion.get("error") is not None:
-            raise failures.in_answer(completion["error"])
-        choices = completion.get("choices") if isinstance(completion, dict) else None
-        if not choices or not all(isinstance(c, dict) and isinstance(c.get("message"), dict) for c in choices):
-            raise UpstreamError(502, "upstream_empty_response", "The upstream's answer holds no completion.")
-        # What filters will look into must be what it seems.
-        if not all(isinstance(call, dict) for c in choices for call in c["message"].get("tool_calls") or ()):
-            raise UpstreamError(502, "upstream_malformed", "The upstream's answer holds calls that are none.")
-        return completion
-
-    def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamError:
-        """Read the error of an OpenAI-like upstream: an object, a text, or a flat body."""
-        try:
-            said = orjson.loads(body)
-        except ValueError:
-            said = {}
-        said = said if isinstance(said, dict) else {}
-        error = said.get("error", said)
-        if not isinstance(error, dict):
-            error = {"message": error}
-        message = error.get("message") or error.get("detail") or ""
-        return failures.failure(status, headers, message, error.get("code"), error.get("type"), error.get("param"))
+    def _authorized(self) -> dict[str, str]:
+        if self._key is None:
+            return self._headers
+        return {**self._headers, "Authorization": f"Bearer {self._key.value()}"}

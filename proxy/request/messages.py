@@ -10,24 +10,45 @@ from proxy.request.structures import Array, Either, Object, Tagged
 
 _PLAIN_ROLES = ("user", "assistant", "system", "developer")
 
-_BREAKPOINT = Object({"mode": Choice("explicit", required=True), "ttl": Choice("30m", "12h")})
+_BREAKPOINT = Object(
+    {
+        "mode": Choice("explicit", description="How the place is marked.", required=True),
+        "ttl": Choice("30m", "12h", description="How long what comes before it stays cached."),
+    },
+    "Ends the part of a prompt that is cached.",
+    title="CacheBreakpoint",
+)
 
 
-def _part(**members: Parameter) -> Object:
-    return Object({**members, "prompt_cache_breakpoint": _BREAKPOINT})
+def _part(title: str, description: str, **members: Parameter) -> Object:
+    return Object({**members, "prompt_cache_breakpoint": _BREAKPOINT}, description, title=title)
 
 
-_IMAGE = {"url": Text(required=True), "detail": Choice("auto", "low", "high", "original")}
-_AUDIO = {"data": Text(required=True), "format": Choice("wav", "mp3", required=True)}
-_FILE = {"filename": Text(), "file_data": Text(), "file_id": Text()}
+_IMAGE = {
+    "url": Text("Where the image is, or the image itself as a `data:` URL.", required=True),
+    "detail": Choice("auto", "low", "high", "original", description="How closely the model looks.", default="auto"),
+}
+_AUDIO = {
+    "data": Text("The recording in base64.", required=True),
+    "format": Choice("wav", "mp3", description="What the recording is coded in.", required=True),
+}
+_FILE = {
+    "filename": Text("What the file is called."),
+    "file_data": Text("The file itself, as a `data:` URL."),
+    "file_id": Text("The id of a file that the provider has already."),
+}
 
-TEXT_PART = _part(text=Text(required=True))
-_REFUSAL_PART = Object({"refusal": Text(required=True)})
+TEXT_PART = _part("TextPart", "A piece of text.", text=Text("The text.", required=True))
+_REFUSAL_PART = Object(
+    {"refusal": Text("What the model said instead of an answer.", required=True)},
+    "A refusal; it must be the only part.",
+    title="RefusalPart",
+)
 _USER_PARTS = {
     "text": TEXT_PART,
-    "image_url": _part(image_url=Object(_IMAGE, required=True)),
-    "input_audio": _part(input_audio=Object(_AUDIO, required=True)),
-    "file": _part(file=Object(_FILE, required=True)),
+    "image_url": _part("ImagePart", "An image.", image_url=Object(_IMAGE, "The image.", required=True)),
+    "input_audio": _part("AudioPart", "A recording.", input_audio=Object(_AUDIO, "The recording.", required=True)),
+    "file": _part("FilePart", "A file, as its data or by its id.", file=Object(_FILE, "The file.", required=True)),
 }
 
 
@@ -48,27 +69,47 @@ def text_or_parts(forms: dict[str, Object], **options: Any) -> Either:
     return Either(Text(), parts, **options)
 
 
+_NAME = Text("Tells apart those who speak in one role.")
+_CALL_ID = Text("What the result of the call names it by.", required=True)
+_CALLED = {
+    "name": Text("The name of the function.", required=True),
+    "arguments": Text("The arguments as JSON text, as the model wrote it.", required=True),
+}
+_CUSTOM_CALLED = {
+    "name": Text("The name of the tool.", required=True),
+    "input": Text("What the model hands to the tool.", required=True),
+}
 _CALL = Tagged(
     "type",
     {
         "function": Object(
-            {
-                "id": Text(required=True),
-                "function": Object({"name": Text(required=True), "arguments": Text(required=True)}, required=True),
-            }
+            {"id": _CALL_ID, "function": Object(_CALLED, "What is called, with what.", required=True)},
+            "A call of a function.",
+            title="FunctionToolCall",
         ),
         "custom": Object(
-            {
-                "id": Text(required=True),
-                "custom": Object({"name": Text(required=True), "input": Text(required=True)}, required=True),
-            }
+            {"id": _CALL_ID, "custom": Object(_CUSTOM_CALLED, "What is called, with what.", required=True)},
+            "A call of a custom tool.",
+            title="CustomToolCall",
         ),
     },
+    title="ToolCall",
 )
 
 
 class _Assistant(Object):
     """What a model said; a replayed answer is one, so that its further keys and explicit nulls are legal."""
+
+    def describe(self) -> dict[str, Any]:
+        said = [
+            {"required": ["content"]},
+            {"required": ["refusal"], "properties": {"refusal": {"type": "string"}}},
+            {"required": ["tool_calls"], "properties": {"tool_calls": {"type": "array", "minItems": 1}}},
+            *({"required": [name], "properties": {name: {"type": "object"}}} for name in ("function_call", "audio")),
+        ]
+        refused = {"type": "object", "properties": {"type": {"const": "refusal"}}, "required": ["type"]}
+        among_others = {"content": {"type": "array", "minItems": 2, "contains": refused}}
+        return super().describe() | {"anyOf": said, "not": {"required": ["content"], "properties": among_others}}
 
     def examine(self, value: Any, path: str) -> Any:
         super().examine(value, path)
@@ -82,30 +123,66 @@ class _Assistant(Object):
         return value
 
 
-_INSTRUCTION = Object({"content": text_or_parts({"text": TEXT_PART}, required=True), "name": Text()})
+def _instruction(title: str, description: str) -> Object:
+    content = text_or_parts({"text": TEXT_PART}, description="The instructions.", required=True)
+    return Object({"content": content, "name": _NAME}, description, title=title)
+
+
+_FUNCTION_CALL = Object(_CALLED, "The older form of one call in `tool_calls`.", allow_none=True, deprecated=True)
 _ROLES = Tagged(
     "role",
     {
-        "developer": _INSTRUCTION,
-        "system": _INSTRUCTION,
-        "user": Object({"content": text_or_parts(_USER_PARTS, required=True), "name": Text()}),
+        "developer": _instruction("DeveloperMessage", "Instructions that come before what users say."),
+        "system": _instruction("SystemMessage", "The same, for models that know no developer."),
+        "user": Object(
+            {
+                "content": text_or_parts(_USER_PARTS, description="What the user says and shows.", required=True),
+                "name": _NAME,
+            },
+            "What a user says.",
+            title="UserMessage",
+        ),
         "assistant": _Assistant(
             {
-                "content": text_or_parts({"text": TEXT_PART, "refusal": _REFUSAL_PART}, allow_none=True),
-                "name": Text(),
-                "refusal": Text(allow_none=True),
-                "audio": Object({"id": Text(required=True)}, allow_none=True),
-                "tool_calls": Array(_CALL, allow_none=True, of="tool calls", plain=_is_plain_call),
-                "function_call": Object(
-                    {"name": Text(required=True), "arguments": Text(required=True)}, allow_none=True
+                "content": text_or_parts(
+                    {"text": TEXT_PART, "refusal": _REFUSAL_PART},
+                    description="What the model said; needed unless it called or refused.",
+                    allow_none=True,
                 ),
-            }
+                "name": _NAME,
+                "refusal": Text("What it said instead of an answer.", allow_none=True),
+                "audio": Object(
+                    {"id": Text("The id that the answer had.", required=True)},
+                    "An earlier spoken answer.",
+                    allow_none=True,
+                ),
+                "tool_calls": Array(
+                    _CALL, "What the model called.", allow_none=True, of="tool calls", plain=_is_plain_call
+                ),
+                "function_call": _FUNCTION_CALL,
+            },
+            "What the model said earlier.",
+            title="AssistantMessage",
         ),
         "tool": Object(
-            {"content": text_or_parts({"text": TEXT_PART}, required=True), "tool_call_id": Text(required=True)}
+            {
+                "content": text_or_parts({"text": TEXT_PART}, description="What came out.", required=True),
+                "tool_call_id": Text("The `id` of the call that this is the result of.", required=True),
+            },
+            "The result of a call that the assistant's message before has made.",
+            title="ToolMessage",
         ),
-        "function": Object({"content": Text(required=True, allow_none=True), "name": Text(required=True)}),
+        "function": Object(
+            {
+                "content": Text("What came out.", required=True, allow_none=True),
+                "name": Text("The function that was called.", required=True),
+            },
+            "The older form of a tool's message.",
+            title="FunctionMessage",
+            deprecated=True,
+        ),
     },
+    title="Message",
 )
 
 

@@ -20,7 +20,8 @@ _INT64 = 2**63
 class Parameter(fields.Field[Any]):
     """A field that is also usable inside arrays and objects: `deserialize(value, path)` is all they need.
 
-    `default` is what OpenAI does when the parameter is absent; it is told, not filled in.
+    `default` is what OpenAI does when the parameter is absent; it is told, not filled in. A `title` makes the value's
+    form one that the API's description has under this name, wherever it occurs.
     """
 
     kinds: tuple[type, ...] = ()
@@ -36,8 +37,11 @@ class Parameter(fields.Field[Any]):
         allow_none: bool = False,
         default: Any = missing,
         deprecated: bool = False,
+        title: str = "",
     ) -> None:
         metadata = self.describe()
+        if title:
+            metadata["title"] = title
         if description:
             metadata["description"] = description
         if default is not missing:

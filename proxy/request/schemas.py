@@ -11,38 +11,29 @@ from typing import Any
 from marshmallow import INCLUDE, Schema, ValidationError, post_load, validates_schema
 
 from proxy.errors import Reject
-from proxy.request import violations
-from proxy.request.messages import TEXT_PART, Messages, text_or_parts
+from proxy.request import options, violations
+from proxy.request.messages import Messages
 from proxy.request.parameters import Boolean, Choice, Integer, Number, Text
-from proxy.request.structures import Array, Either, Entries, Object, Tagged
+from proxy.request.structures import Array, Either, Entries, Object
 from proxy.request.tools import FUNCTION, TOOL, TOOL_CHOICE
 
 # 512: OpenAI states no limit; cloud resource names of 200 characters are in use, and the name goes into logs.
 _MODEL_LENGTH = 512
 
-_JSON_SCHEMA = {
-    "name": Text("A name for the format.", required=True, filled=True, max_length=64, pattern="[A-Za-z0-9_-]+"),
-    "description": Text("What the format is for, for the model."),
-    "schema": Object({}, "The JSON Schema of the answer."),
-    "strict": Boolean("Whether the answer must keep to the schema exactly.", allow_none=True),
-}
-_PLACE = Object(
+TOGETHER: list[dict[str, Any]] = [
     {
-        "type": Choice("approximate", required=True),
-        "approximate": Object(
-            {
-                "city": Text("A city, in free text."),
-                "country": Text("An ISO 3166-1 code of two letters.", pattern="[A-Za-z]{2}"),
-                "region": Text("A region, in free text."),
-                "timezone": Text("An IANA time zone."),
-            },
-            required=True,
-        ),
+        "if": {"required": ["top_logprobs"], "properties": {"top_logprobs": {"type": "integer"}}},
+        "then": {"required": ["logprobs"], "properties": {"logprobs": {"const": True}}},
     },
-    "Where the user roughly is.",
-    allow_none=True,
-)
-_MODERATED = Object({"mode": Choice("score", "block", required=True)}, allow_none=True)
+    {
+        "if": {
+            "required": ["modalities"],
+            "properties": {"modalities": {"type": "array", "contains": {"const": "audio"}}},
+        },
+        "then": {"required": ["audio"], "properties": {"audio": {"type": "object"}}},
+    },
+]
+"""What `ChatRequest.together` refuses, as JSON Schema."""
 
 
 class ChatRequest(Schema):
@@ -54,14 +45,7 @@ class ChatRequest(Schema):
     model = Text("The model that answers.", required=True, filled=True, max_length=_MODEL_LENGTH)
     messages = Messages("The conversation so far, oldest message first.")
     stream = Boolean("Whether the answer is sent in events while it is made.", allow_none=True, default=False)
-    stream_options = Object(
-        {
-            "include_usage": Boolean("Whether a last event tells the tokens used."),
-            "include_obfuscation": Boolean("Whether events are padded against guessing from their size."),
-        },
-        "Options of a streamed answer; ignored where `stream` is not true.",
-        allow_none=True,
-    )
+    stream_options = options.STREAM_OPTIONS
     # Bounded below although OpenAI prints no bound: what is reserved from a budget must not be negative.
     max_completion_tokens = Integer(
         "The most tokens an answer may have, reasoning included.", minimum=0, allow_none=True
@@ -99,22 +83,13 @@ class ChatRequest(Schema):
     )
     seed = Integer("A number that makes sampling repeatable, as far as it can be.", allow_none=True, deprecated=True)
     # Null is not in OpenAI's description, but clients send it.
-    response_format = Tagged(
-        "type",
-        {
-            "text": Object({}),
-            "json_object": Object({}),
-            "json_schema": Object({"json_schema": Object(_JSON_SCHEMA, required=True)}),
-        },
-        "The form of the answer: text, any JSON object, or JSON that fits a schema.",
-        allow_none=True,
-        default={"type": "text"},
-    )
+    response_format = options.RESPONSE_FORMAT
     tools = Array(TOOL, "The tools that the model may call.", of="tools")
     tool_choice = Either(
         Choice("none", "auto", "required"),
         TOOL_CHOICE,
         description="Whether the model may, must or must not call tools, or which one it must call.",
+        title="ToolChoice",
     )
     parallel_tool_calls = Boolean("Whether the model may call several tools at once.", default=True)
     functions = Array(
@@ -122,7 +97,7 @@ class ChatRequest(Schema):
     )
     function_call = Either(
         Choice("none", "auto"),
-        Object({"name": Text(required=True)}),
+        Object({"name": Text("The function that must be called.", required=True)}),
         description="The older form of `tool_choice`.",
         deprecated=True,
     )
@@ -138,22 +113,8 @@ class ChatRequest(Schema):
     modalities = Array(
         Choice("text", "audio"), "The kinds of output; audio needs `audio`.", allow_none=True, default=["text"]
     )
-    audio = Object(
-        {
-            "voice": Either(
-                Text(), Object({"id": Text(required=True)}), description="A voice's name or id.", required=True
-            ),
-            "format": Choice("wav", "aac", "mp3", "flac", "opus", "pcm16", required=True),
-        },
-        "How spoken answers sound.",
-        allow_none=True,
-    )
-    prediction = Tagged(
-        "type",
-        {"content": Object({"content": text_or_parts({"text": TEXT_PART}, required=True)})},
-        "Text that the answer will probably repeat.",
-        allow_none=True,
-    )
+    audio = options.AUDIO
+    prediction = options.PREDICTION
     store = Boolean("Whether the provider may keep the completion.", allow_none=True, default=False)
     metadata = Entries(Text(max_length=512), "Notes of the caller's own.", max_entries=16, max_name=64, allow_none=True)
     service_tier = Choice(
@@ -169,27 +130,10 @@ class ChatRequest(Schema):
     prompt_cache_retention = Choice(
         "in_memory", "24h", description="How long cached prompts are kept at most.", allow_none=True, deprecated=True
     )
-    prompt_cache_options = Object(
-        {"mode": Choice("implicit", "explicit", default="implicit"), "ttl": Choice("30m", default="30m")},
-        "How the prompt is cached.",
-    )
-    moderation = Object(
-        {
-            "model": Text("The model that moderates.", required=True),
-            "policy": Object({"input": _MODERATED, "output": _MODERATED}, allow_none=True),
-        },
-        "Whether and how input and output are moderated.",
-        allow_none=True,
-    )
+    prompt_cache_options = options.PROMPT_CACHE_OPTIONS
+    moderation = options.MODERATION
     # Presence turns search on, so `{}` is on; a null is what clients send for absent.
-    web_search_options = Object(
-        {
-            "search_context_size": Choice("low", "medium", "high", default="medium"),
-            "user_location": _PLACE,
-        },
-        "Turns web search on, also where it is empty.",
-        allow_none=True,
-    )
+    web_search_options = options.WEB_SEARCH_OPTIONS
 
     @validates_schema
     def together(self, body: dict[str, Any], **_: Any) -> None:

@@ -12,6 +12,9 @@ from proxy.request import violations
 from proxy.request.parameters import Parameter, described
 
 
+_TAG = "Which form this is."
+
+
 class Array(Parameter):
     """An array of one kind of item.
 
@@ -124,7 +127,7 @@ class Entries(Parameter):
 
 
 class Tagged(Parameter):
-    """An object of one of several forms, told by its string `tag`; tags that begin with `passing` go unchecked."""
+    """An object of one of several forms, told by its string `tag`; tags in which `passing` is found go unchecked."""
 
     kinds = (dict,)
     expected = "an object"
@@ -135,7 +138,7 @@ class Tagged(Parameter):
         forms: Mapping[str, Object],
         description: str = "",
         *,
-        passing: str | None = None,
+        passing: re.Pattern[str] | None = None,
         **options: Any,
     ) -> None:
         self.tag, self.forms, self.passing = tag, forms, passing
@@ -145,11 +148,13 @@ class Tagged(Parameter):
         forms: list[dict[str, Any]] = []
         for name, form in self.forms.items():
             keywords = described(form)
-            keywords["properties"] = {self.tag: {"type": "string", "enum": [name]}} | keywords.get("properties", {})
+            keywords["properties"] = {self.tag: {"type": "string", "enum": [name], "description": _TAG}} | keywords.get(
+                "properties", {}
+            )
             keywords["required"] = [self.tag, *keywords.get("required", [])]
             forms.append(keywords)
         if self.passing:
-            named = {"type": "string", "pattern": f"^{re.escape(self.passing)}"}
+            named = {"type": "string", "pattern": self.passing.pattern, "description": _TAG}
             forms.append({"type": "object", "properties": {self.tag: named}, "required": [self.tag]})
         return {"anyOf": forms}
 
@@ -162,7 +167,7 @@ class Tagged(Parameter):
         form = self.forms.get(tag)
         if form is not None:
             return form.examine(value, path)
-        if self.passing and tag.startswith(self.passing):
+        if self.passing and self.passing.search(tag):
             return value
         raise violations.unsupported(f"{path}.{self.tag}", tag, tuple(self.forms))
 

@@ -152,6 +152,17 @@ def start(arbiter: Any, flight: Flight | None) -> None:
         welcome.show(server, answer["first_key"], arbiter.log)
 
 
+def stop() -> None:
+    """Enter the end in the audit; gunicorn's `on_exit`, called in the master when its workers have ended."""
+    known = serving()
+    if known is None:
+        return
+    # Now that nothing will be forked any more, the core may be imported here.
+    from proxy.serving import ending
+
+    ending.note(Path(os.environ[ACTIVE]), Path(known["state"]))
+
+
 def forgive(arbiter: Any, worker: Any) -> None:
     """Let the master outlive a worker that cannot start; gunicorn's `post_fork`.
 
@@ -224,10 +235,10 @@ def refuse(path: Path | None, problems: list[str]) -> NoReturn:
     sys.exit(1)
 
 
-def command(arguments: tuple[str, ...] = ()) -> list[str]:
-    """Return the command line that starts gunicorn with the packaged settings."""
+def command(arguments: tuple[str, ...] = (), settings: Path | None = None) -> list[str]:
+    """Return the command line that starts gunicorn with these settings, those of the gateway if none are given."""
     beside, above = PACKAGE / "gunicorn.conf.py", PACKAGE.parent / "gunicorn.conf.py"
-    settings = beside if beside.exists() else above
+    settings = settings or (beside if beside.exists() else above)
     # The script and not `-m gunicorn`: for SIGUSR2 gunicorn starts sys.argv[0] again, which would be a file within
     # its package, and the modules beside that file would hide the standard library's.
     script = Path(sysconfig.get_path("scripts")) / "gunicorn"

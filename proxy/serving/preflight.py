@@ -6,6 +6,7 @@ process, start threads, or stay in memory in its old version.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,7 @@ class Preflight:
         self.document = Document.read(Path(self.request["path"]) if self.request["path"] else None)
         self.settings, catalog = config.build(self.document)
         server, serving = self.settings.server, self.request.get("serving")
-        problems = _instances(self.settings, catalog)
+        problems = _instances(self.settings, catalog) + _elsewhere(self.settings)
         if not problems and not self.request.get("quick"):
             from proxy.gateway import Gateway
 
@@ -81,6 +83,7 @@ class Preflight:
             problems += _unbindable(server.bind)
         answer: dict[str, Any] = {"problems": problems}
         answer["server"] = {name: getattr(server, name) for name in FOR_GUNICORN} | {"state": str(server.state)}
+        answer["admin"] = {"bind": self.settings.admin.bind}
         if self.request.get("show"):
             from proxy.cli.listing import as_toml
 
@@ -90,15 +93,33 @@ class Preflight:
     def prepare(self, master: int, number: int) -> dict[str, Any]:
         """Migrate the database, write the copy that workers load, and make the first key where there is no file."""
         from proxy.keys import ensure_first_key
-        from proxy.records.database import migrate
+        from proxy.pepper import vet
+        from proxy.records.database import Database, explained, location, migrate
 
         migrate(self.settings)
+        with closing(Database(location(self.settings))) as database, explained(database):
+            vet(self.settings, database)
         try:
             active = _copy(self.document, self.settings, master, number)
         except (OSError, shutil.Error) as failure:
             raise ConfigError([f"server.state: the copy for workers cannot be written: {failure}"]) from failure
         first_key = ensure_first_key(self.settings) if self.settings.path is None else None
+        self._note(master, number, first_key)
         return {"problems": [], "active": str(active), "first_key": first_key}
+
+    def _note(self, master: int, number: int, first_key: str | None) -> None:
+        """Enter the start or the reload in the audit."""
+        from proxy.records import audit
+
+        path = str(self.settings.path) if self.settings.path else None
+        digest = hashlib.sha256(self.document.text.encode()).hexdigest()
+        act = "gateway.start" if self.request.get("serving") is None else "gateway.reload"
+        try:
+            audit.note(self.settings, act, master=master, number=number, config=path, sha256=digest)
+            if first_key is not None:
+                audit.note(self.settings, "key.create", key=first_key.split("_")[1])
+        except OSError as failure:
+            raise ConfigError([f"server.state: the audit cannot be written: {failure}"]) from failure
 
 
 #: What the master must know of the server's settings.
@@ -133,6 +154,15 @@ def _instances(settings: Settings, catalog: Catalog) -> list[str]:
         except ConfigError as failure:
             problems += [problem for problem in failure.problems if problem not in problems]
     return problems
+
+
+def _elsewhere(settings: Settings) -> list[str]:
+    """Refuse a state directory of another machine: neither locks nor shared memory hold there."""
+    from proxy.counters.mounts import remote
+
+    kind = remote(settings.server.state)
+    where = f"server.state: {settings.server.state}"
+    return [] if kind is None else [f"{where} is on a network file system ({kind}): put it on a local disk"]
 
 
 def _expired(settings: Settings) -> list[str]:

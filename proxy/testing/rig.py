@@ -17,7 +17,17 @@ from proxy.app import create_app
 from proxy.catalog import Catalog, Found
 from proxy.providers.openai import OpenAI
 from proxy.records.database import migrate
-from proxy.settings import ModelSettings, PluginSettings, ProviderSettings, ServerSettings, Settings, Target
+from proxy.settings import (
+    LedgerSettings,
+    ModelSettings,
+    PluginSettings,
+    ProviderSettings,
+    ServerSettings,
+    Settings,
+    Target,
+    TeamSettings,
+)
+from proxy.teams import Teams
 from proxy.testing import answers
 from proxy.testing.result import Result
 from proxy.testing.script import Running, Script, Upstream, current
@@ -34,7 +44,8 @@ class Rig:
     """A gateway with the given plugins as its chain, in this order; classes among them are made with their defaults.
 
     It has one model, `*`, whose settings `model` overrides (`{"public": True}`). `identity` is who is calling where
-    none of the plugins says so; `None` leaves it open. `database` makes the records' database, which takes a moment.
+    none of the plugins says so; `None` leaves it open. `teams` are those that the configuration would have, by name:
+    `{"search": {"grants": {"models": ["gpt-*"]}}}`. `database` makes the records' database, which takes a moment.
     Threads may share a rig. Close it, or use it as a context manager.
     """
 
@@ -43,6 +54,7 @@ class Rig:
         *plugins: Any,
         identity: Identity | None = TESTER,
         model: Mapping[str, Any] | None = None,
+        teams: Mapping[str, Mapping[str, Any]] | None = None,
         database: bool = False,
     ) -> None:
         made = [configured(plugin) if inspect.isclass(plugin) else plugin for plugin in plugins]
@@ -58,12 +70,16 @@ class Rig:
             plugins={name: PluginSettings(name, name) for name in chain},
             providers={"upstream": ProviderSettings("upstream", "openai", OpenAI.Config().load({}))},
             models={"*": ModelSettings("*", **options)},
+            teams={name: TeamSettings(name, **own) for name, own in (teams or {}).items()},
+            ledger=LedgerSettings(ship=False),
         )
         if database:
             migrate(settings)
         found = {name: _found(name, lambda plugin=plugin: plugin) for name, plugin in chain.items()}
         self._app = create_app(settings, Catalog(found, {"openai": _found("openai", OpenAI)}))
         self.gateway = self._app.extensions["lockgate"]
+        if not database:
+            self.gateway.teams = Teams(settings.teams, _Unread())  # type: ignore[arg-type]
         for target in self.gateway.models["*"].targets:
             target.upstream = Upstream()
 
@@ -139,6 +155,13 @@ def run(
     """Send one request through a rig of one plugin, or a list of them; see `Rig.run`."""
     with Rig(*(plugins if isinstance(plugins, (list, tuple)) else [plugins])) as rig:
         return rig.run(request, answer, **how)
+
+
+class _Unread:
+    """Stands for the keys of a database that is not there."""
+
+    def team(self, name: str) -> None:
+        return None
 
 
 class _Witness:

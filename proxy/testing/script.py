@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -96,6 +97,7 @@ class _Body:
         self.headers = raw.headers
         self._pieces = filter(None, raw.body)
         self._cut = raw.cut
+        self._original_response = SimpleNamespace(fp=None)  # no bytes of HTTP to read: they come by `read1`
 
     def read1(self, amount: int, decode_content: bool) -> bytes:
         piece = next(self._pieces, b"")
