@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 from marshmallow import ValidationError, fields, validate
@@ -39,6 +39,12 @@ class Credential:
 
     def __repr__(self) -> str:
         return SECRET_MASK
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Credential is not pickled: it would be written down")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Credential:
+        return self  # what it is renewed to is for all
 
     def value(self) -> str:
         """Return the credential; raise `UpstreamError` where there is none that still holds."""

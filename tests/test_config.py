@@ -102,7 +102,7 @@ def test_every_section_of_a_full_file_arrives(load, tmp_path, monkeypatch):
     assert (settings.server.workers, settings.server.threads, settings.server.proxied) == (3, 7, True)
     assert settings.egress.timeouts == Timeouts(connect=1, idle=2.5)
     far = settings.providers["far"]
-    assert far.options is not None and far.options["api_key"].reveal() == "sk-1"
+    assert far.options is not None and far.options["api_key"].value() == "sk-1"
     assert far.connection.proxy == "http://proxy.example:3128"
     assert far.connection.no_proxy == ("localhost", "10.0.0.0/8")
     assert far.connection.pool_size == 9
@@ -113,6 +113,7 @@ def test_every_section_of_a_full_file_arrives(load, tmp_path, monkeypatch):
 
 
 def test_all_mistakes_are_told_at_once_with_paths_and_remedies(problems):
+    known = sorted(Catalog.discover().plugins)
     assert problems("""
         chian = []
         chain = ["kees", "keys", "keys"]
@@ -146,7 +147,7 @@ def test_all_mistakes_are_told_at_once_with_paths_and_remedies(problems):
         "server.heartbeat: must be greater than 0 and less than or equal to 86400",
         "plugins.keys.burst: unknown key; there are none here",
         "plugins.other.use: there is no plugin called 'api_keyz'; did you mean 'api_keys'?",
-        'plugins.nothing.use: missing; add use = "api_keys"; known: api_keys, request_log',
+        f'plugins.nothing.use: missing; add use = "{known[0]}"; known: {", ".join(known)}',
         "providers.echo.delay_mss: unknown key; did you mean 'delay_ms'?",
         "providers.echo.timeouts.totl: unknown key; did you mean 'total'?",
         "models.\"gpt-*\".targets[0]: no model after the slash: 'echo/'",
