@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +22,9 @@ from proxy.errors import ConfigError
 #: would take any `plugins` package that comes first on the module path, the working directory's for example.
 HERE = Path(__file__).resolve().parent
 BUNDLED = HERE.parent / "plugins"
+PREFIXES = ("lockgate_plugins", "proxy.providers")
+#: How a bundled class says what it is called.
+_NAME = re.compile(r'^    name = "(\w+)"$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +48,55 @@ class Found:
         return (inspect.getdoc(self.cls) or "").partition("\n")[0]
 
 
+class Shelf(Mapping[str, Found]):
+    """What was found, by name. Bundled files are imported when they are asked for.
+
+    The libraries of some take longer to import than everything else. A bundled file whose libraries are not installed
+    is left out when it is asked for, and told in `absent`.
+    """
+
+    def __init__(self, absent: dict[str, str]) -> None:
+        self._found: dict[str, Found] = {}
+        self._waiting: dict[str, tuple[Path, Callable[[], Found]]] = {}
+        self._absent = absent
+
+    def __getitem__(self, name: str) -> Found:
+        if name in self._waiting:
+            _, load = self._waiting.pop(name)
+            try:
+                self._found[name] = load()
+            except ModuleNotFoundError as failure:
+                if failure.name is None or failure.name.partition(".")[0] in ("proxy", "plugins"):
+                    raise
+                self._absent[name] = _missing(failure.name)
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        for name in sorted(self._waiting):
+            self.get(name)
+        return iter(dict(self._found))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def wait(self, name: str, path: Path, load: Callable[[], Found]) -> None:
+        """Enter a bundled class that `load` imports."""
+        self._waiting[name] = (path, load)
+
+    def add(self, found: Found) -> str | None:
+        """Enter a class; return the origin of another one with its name, which then stays."""
+        if found.name in self._waiting:
+            return str(self._waiting[found.name][0])
+        other = self._found.setdefault(found.name, found)
+        return None if other.cls is found.cls else other.origin
+
+
 @dataclass(slots=True)
 class Catalog:
     """All that was found. `absent` are bundled ones whose libraries are not installed: name and what to do."""
 
-    plugins: dict[str, Found] = field(default_factory=dict)
-    providers: dict[str, Found] = field(default_factory=dict)
+    plugins: Mapping[str, Found] = field(default_factory=dict)
+    providers: Mapping[str, Found] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -62,50 +110,51 @@ class Catalog:
     @classmethod
     def search(cls, plugins_dir: Path | None = None) -> tuple[Catalog, list[str]]:
         """Find everything, and return what is wrong beside what was found."""
-        catalog, problems, own = cls(), list[str](), _own_version()
-        for folder, prefix in ((BUNDLED, "lockgate_plugins"), (HERE / "providers", "proxy.providers")):
+        absent: dict[str, str] = {}
+        shelves = Shelf(absent), Shelf(absent)
+        problems, own = list[str](), _own_version()
+        for shelf, folder, prefix in zip(shelves, (BUNDLED, HERE / "providers"), PREFIXES, strict=True):
             for path in _files(folder):
-                if prefix == "proxy.providers" and path.stem == "base":
-                    continue
-                catalog._bundled(path, f"{prefix}.{path.stem}", own, problems)
+                # Its name is read, and not asked of the class: nothing is imported for that.
+                said = _NAME.search((path / "__init__.py" if path.is_dir() else path).read_text("utf-8"))
+                if said is not None:
+                    shelf.wait(said[1], path, partial(_bundled, said[1], path, f"{prefix}.{path.stem}", own))
+        finding = _Finding(*shelves, problems)
         for group in ("lockgate.plugins", "lockgate.providers"):
             for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
-                catalog._entry(entry, problems)
+                finding.entry(entry)
         for path in _files(plugins_dir) if plugins_dir is not None else ():
-            catalog._dropped(path, problems)
-        return catalog, problems
+            finding.dropped(path)
+        return cls(*shelves, absent), problems
 
-    def _bundled(self, path: Path, name: str, own: str | None, problems: list[str]) -> None:
-        try:
-            module = importlib.import_module(name) if name.startswith("proxy.") else _load(path, name)
-        except ModuleNotFoundError as failure:
-            if failure.name is None or failure.name.partition(".")[0] in ("proxy", "plugins"):
-                raise
-            self.absent[path.stem] = _missing(failure.name)
-            return
-        self._take(module, str(path), "bundled", own, problems)
 
-    def _entry(self, entry: EntryPoint, problems: list[str]) -> None:
+@dataclass(slots=True)
+class _Finding:
+    plugins: Shelf
+    providers: Shelf
+    problems: list[str]
+
+    def entry(self, entry: EntryPoint) -> None:
         dist = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an installed package"
         origin = f"{dist} ({entry.value})"
         try:
             loaded = entry.load()
         except (Exception, SystemExit) as failure:
-            problems.append(f"{origin}: cannot be loaded: {_blame(failure, None)}")
+            self.problems.append(f"{origin}: cannot be loaded: {_blame(failure, None)}")
             return
-        if not self._take(loaded, origin, "entry point", entry.dist.version if entry.dist else None, problems):
-            problems.append(f"{origin}: {EMPTY}")
+        if not self._take(loaded, origin, "entry point", entry.dist.version if entry.dist else None):
+            self.problems.append(f"{origin}: {EMPTY}")
 
-    def _dropped(self, path: Path, problems: list[str]) -> None:
+    def dropped(self, path: Path) -> None:
         try:
             module = _load(path, f"lockgate_folder.{path.stem}", fresh=True)
         except (Exception, SystemExit) as failure:
-            problems.append(f"{path}: cannot be loaded: {_blame(failure, path)}")
+            self.problems.append(f"{path}: cannot be loaded: {_blame(failure, path)}")
             return
-        if not self._take(module, str(path), "folder", None, problems):
-            problems.append(f"{path}: {EMPTY}; a file that is not a plugin has a name that begins with _")
+        if not self._take(module, str(path), "folder", None):
+            self.problems.append(f"{path}: {EMPTY}; a file that is not a plugin has a name that begins with _")
 
-    def _take(self, loaded: Any, origin: str, source: str, version: str | None, problems: list[str]) -> int:
+    def _take(self, loaded: Any, origin: str, source: str, version: str | None) -> int:
         """Enter the classes of a module, or one class; return how many there were."""
         classes: list[type[Any]] = [loaded] if inspect.isclass(loaded) else list(_classes(loaded))
         taken = 0
@@ -115,15 +164,21 @@ class Catalog:
                     continue
                 taken += 1
                 found = Found(cls, cls.name, origin, source, version or getattr(cls, "version", None))
-                other = shelf.setdefault(cls.name, found)
-                if other.cls is not cls:
-                    problems.append(
-                        f"two are called {cls.name!r}: {other.origin} and {origin}; rename or remove one of them"
+                other = shelf.add(found)
+                if other is not None:
+                    self.problems.append(
+                        f"two are called {cls.name!r}: {other} and {origin}; rename or remove one of them"
                     )
         return taken
 
 
 EMPTY = "holds no plugin (a class with `name` and a method marked @hookimpl) and no provider (`name`, `native`, `open`)"
+
+
+def _bundled(called: str, path: Path, name: str, own: str | None) -> Found:
+    module = importlib.import_module(name) if name.startswith("proxy.") else _load(path, name)
+    cls = next(cls for cls in _classes(module) if getattr(cls, "name", None) == called)
+    return Found(cls, called, str(path), "bundled", own)
 
 
 def _files(folder: Path) -> Iterator[Path]:

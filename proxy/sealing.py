@@ -6,9 +6,6 @@ import base64
 import binascii
 import hmac
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESSIV
-
 #: No id that is longer is looked into.
 LONGEST = 1 << 20
 
@@ -20,6 +17,9 @@ class Sealer:
     """
 
     def __init__(self, secret: bytes) -> None:
+        # Not with this module: a gateway whose providers seal nothing need not load the library.
+        from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
         self._cipher = AESSIV(hmac.digest(secret, b"lockgate sealed ids", "sha512"))
 
     def seal(self, payload: bytes, prefix: str = "call_") -> str:
@@ -29,6 +29,8 @@ class Sealer:
 
     def open(self, id: str, prefix: str = "call_") -> bytes | None:
         """Return what was sealed into `id`; `None` where it is any other id, or sealed by somebody else."""
+        from cryptography.exceptions import InvalidTag
+
         text = id.removeprefix(prefix)
         if text == id or len(text) > LONGEST:
             return None

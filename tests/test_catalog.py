@@ -224,15 +224,17 @@ def test_another_plugins_package_does_not_shadow_the_bundled_one(tmp_path, place
 def test_a_bundled_plugin_without_its_library_is_absent_and_stops_nothing(tmp_path, monkeypatch):
     from proxy import catalog
 
-    (tmp_path / "vault.py").write_text("import a_library_that_is_an_extra.inner\n")
+    (tmp_path / "vault.py").write_text("import a_library_that_is_an_extra.inner\n" + PLUGIN.format(cls="Vault", name="vault"))
     (tmp_path / "fine.py").write_text(PLUGIN.format(cls="Fine", name="fine"))
     monkeypatch.setattr(catalog, "BUNDLED", tmp_path)
     monkeypatch.setattr(catalog, "requires", lambda _: ["a-library-that-is-an-extra>=3; extra == 'vault'"])
     found = Catalog.discover()
+    assert found.plugins.get("vault") is None
     assert found.absent == {"vault": "needs the extra 'vault': pip install 'lockgate[vault]'"}
     assert "fine" in found.plugins
     monkeypatch.setattr(catalog, "requires", lambda _: None)
-    absent = Catalog.discover().absent["vault"]
-    assert absent == "needs the Python module 'a_library_that_is_an_extra', which is not installed"
+    found = Catalog.discover()
+    assert list(found.plugins) == ["fine"]
+    assert found.absent["vault"] == "needs the Python module 'a_library_that_is_an_extra', which is not installed"
     for name in ("lockgate_plugins.vault", "lockgate_plugins.fine"):
         sys.modules.pop(name, None)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxy.records import host, index
-from proxy.records.shipping import Shipper
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -142,6 +141,7 @@ def run(request: dict[str, Any], wait: Callable[[float], bool]) -> str | None:
 
     from proxy.records.database import Database
     from proxy.records.retention import Retention
+    from proxy.records.shipping import Shipper
     from proxy.settings import LedgerSettings
 
     state = Path(request["state"])
