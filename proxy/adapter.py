@@ -80,6 +80,14 @@ class _Guarded:
             self._parts = None
         self.send(b"".join(parts))
 
+    def putheader(self, header: Any, *values: Any) -> None:
+        # What `http.client` checks by two patterns for each header, one test tells: nothing in it ends the line.
+        line = f"{header}: {values[0]}"
+        if self._parts is None or len(values) > 1 or not line.isascii() or not line.isprintable():
+            super().putheader(header, *values)  # type: ignore[misc]
+        else:
+            self._buffer.append(line.encode())  # type: ignore[attr-defined]
+
     def send(self, data: Any) -> None:
         if self._parts is not None:
             self._parts.append(data)
