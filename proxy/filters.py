@@ -196,8 +196,8 @@ def _put(delta: dict[str, Any], kind: str, index: int | None, text: str) -> None
 def each_text(events: Iterable[Event], window: Callable[[int, str], Window], tokens: bool) -> Iterator[Event]:
     """Send every text of `events` through a window of its own; `tokens` says whether to keep what tells of tokens.
 
-    `window(choice, field)` makes one: field is of `FIELDS`, or `function`, `custom` or `function_call` for a call's text.
-    Texts, finish and cuts are as for `rewrite_text`. Events are changed in place.
+    `window(choice, field)` makes one: the field is of `FIELDS`, or `function`, `custom` or `function_call` for the text
+    of a call. Texts, finish and cuts are as for `rewrite_text`. Events are changed in place.
     """
     answers: dict[int, _Texts] = {}
     for event in events:

@@ -1,0 +1,144 @@
+"""What only the words beside it tell: dates of birth, and the numbers of passports and driving licences."""
+
+from __future__ import annotations
+
+import re
+
+from proxy.redaction import tables
+from proxy.redaction.scan import Scan
+
+_MONTH = (
+    r"(?:jan(?:uary|uar|vier|eiro|uari)?|feb(?:ruary|ruar|br?aio|rero|ruari)?|f[ée]v(?:rier|ereiro)?|mar(?:ch|s|zo|[cç]o)?|"
+    r"m[aä]rz|maart|mrt|apr(?:il|ile)?|avr(?:il)?|abr(?:il)?|ma[iy]|mag(?:gio)?|maj|mei|mayo|maio|june?|juni|juin|giu(?:gno)?|"
+    r"jun(?:io|ho)?|july?|juli|juil(?:let)?|lug(?:lio)?|jul(?:io|ho)?|aug(?:ust|ustus)?|ao[uû]t|ago(?:sto)?|"
+    r"sep(?:t|tember|tembre|tiembre)?|set(?:tembre|embro)?|o[ck]t(?:ober|obre|ubre)?|ott(?:obre)?|out(?:ubro)?|"
+    r"nov(?:ember|embre|iembre|embro)?|de[cz](?:ember|embre|embro)?|d[ée]c(?:embre)?|dic(?:embre|iembre)?|"
+    r"stycznia|lutego|marca|kwietnia|maja|czerwca|lipca|sierpnia|wrze[sś]nia|pa[zź]dziernika|listopada|grudnia)\.?"
+)
+_DATE = re.compile(
+    r"(?i)(?<![0-9A-Za-z./-])(?:"
+    r"(?:19|20)[0-9]{2} ?[-./] ?(?:0?[1-9]|1[0-2]) ?[-./] ?(?:3[01]|[12][0-9]|0?[1-9])"
+    r"|(?:3[01]|[12][0-9]|0?[1-9])(?: ?[-./] ?)(?:3[01]|[12][0-9]|0?[1-9])(?: ?[-./] ?)(?:(?:19|20)[0-9]{2}|'?[0-9]{2})"
+    r"|(?:3[01]|[12][0-9]|0?[1-9])(?:st|nd|rd|th|er|º|°|ª|\.)?[ -](?:de |of )?"
+    + _MONTH
+    + r"[ ,-]{1,2}(?:de |del )?(?:(?:19|20)[0-9]{2}|'[0-9]{2})"
+    r"|" + _MONTH + r" (?:3[01]|[12][0-9]|0?[1-9])(?:st|nd|rd|th)?,? (?:19|20)[0-9]{2}"
+    r"|(?:19|20)[0-9]{2} ?年 ?[01]?[0-9] ?月 ?[0-3]?[0-9] ?日"
+    r"|(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
+    r")(?![0-9]|(?!T[0-9])[A-Za-z]|[./-][0-9])"
+)
+_BEHIND = re.compile(r"(?i)^[ ,()]{0,3}(?:in [\w-]+ |à [\w-]+ )?(?:geboren|born|生まれ|出生|gebore|geb\.|urodzon)")
+#: What may stand between a number and the word behind it: "D1234567 is my driving licence".
+_BETWEEN = re.compile(r"[ ,(:–-]{0,3}(?:[^\W\d_]{1,8}[ ,(]{1,2}){0,4}")
+_LISTED = re.compile(
+    r"[,;/] ?(?:and |und |et |y |e |i |en |or )?| (?:and|und|et|y|e|i|en|oder|or|lub|ou|of|o|aur|&) |[、和と]"
+)
+#: The ways to write such numbers: with blanks only those of some country, else letters and digits in one piece.
+_PART = re.compile(
+    r"[A-Z]{2}[ -]?[0-9]{2}[ -]?(?:19|20)[0-9]{2} ?[0-9]{7}|[A-Z]{5}[ -][0-9]{6}[ -][A-Z0-9]{5}|"
+    r"(?:[A-Z] ?)?[0-9]{3}(?:[ -][0-9]{3}){2,3}\b|[A-Z]?[0-9]{4,5}(?: [0-9]{4,5}){2}\b|"
+    r"[0-9]{2,6}(?: [0-9]{2,6}){2,4}\b|[A-Z]{1,3} [0-9]{6,7}\b|[0-9]{2} ?[A-Z]{2} ?[0-9]{5}\b|"
+    r"[A-Za-z0-9]+(?:[-/][A-Za-z0-9]+)*"
+)
+
+REACH = 44
+"""How far behind its word a date may begin, in characters."""
+FARTHEST = 60
+"""The same for a number."""
+
+
+def inspect_birth(scan: Scan, start: int, end: int) -> None:
+    """Look for a date beside a word of birth at `text[start:end]`."""
+    text = scan.text
+    end = _word(text, end)
+    columns = list(tables.column(text, start, end))
+    for begin, stop in columns:
+        if _DATE.fullmatch(text, begin, stop):
+            scan.add(begin, stop, "birth_date", 3)
+    if columns:
+        return
+    date = _DATE.search(text, end, min(len(text), end + REACH + 30))
+    if date and date.start() - end <= REACH and not _stops(text[end : date.start()]):
+        scan.add(date.start(), date.end(), "birth_date", 3)
+        return
+    dates = list(_DATE.finditer(text, max(0, start - 44), start))
+    if dates and _BEHIND.match(text[dates[-1].end() : end + 2]):
+        scan.add(dates[-1].start(), dates[-1].end(), "birth_date", 3)
+
+
+def inspect_number(scan: Scan, start: int, end: int, kind: str) -> None:
+    """Look for the number of a passport or a driving licence behind a word of it at `text[start:end]`."""
+    text = scan.text
+    end = _word(text, end)
+    columns = list(tables.column(text, start, end))
+    for begin, stop in columns:
+        if _accepted(text[begin:stop], kind):
+            scan.add(begin, stop, kind, 3)
+    if columns:
+        return
+    for token in _PART.finditer(text, end, min(len(text), end + FARTHEST + 24)):
+        between = text[end + 2 : token.start()]
+        if token.start() - end > FARTHEST or (_SENTENCE.search(between) and not _NUMBER.search(between)):
+            break
+        if _number(text, token, kind):
+            scan.add(token.start(), token.end(), kind, 3)
+            _others(scan, token.end(), kind)
+            return
+    tokens = list(_PART.finditer(text, max(0, start - 44), start))
+    if tokens and _number(text, tokens[-1], kind) and _BETWEEN.fullmatch(text, tokens[-1].end(), start):
+        scan.add(tokens[-1].start(), tokens[-1].end(), kind, 3)
+
+
+def _others(scan: Scan, end: int, kind: str) -> None:
+    """Add the numbers that are listed behind one that ends here: "A1234567 and B1234567"."""
+    text = scan.text
+    while between := _LISTED.match(text, end):
+        token = _PART.match(text, between.end())
+        if token is None or not _number(text, token, kind):
+            return
+        scan.add(token.start(), token.end(), kind, 3)
+        end = token.end()
+
+
+def _number(text: str, token: re.Match[str], kind: str) -> bool:
+    """Tell whether a token stands alone, is no date, and has what numbers of this kind have."""
+    before, behind = (
+        text[token.start() - 1 : token.start()] if token.start() else "",
+        text[token.end() : token.end() + 1],
+    )
+    if before.isascii() and before and (before.isalnum() or before in "@_.€$£"):
+        return False
+    if behind.isascii() and (behind.isalnum() or behind == "@"):
+        return False
+    return not _DATE.match(text, token.start()) and _accepted(token[0], kind)
+
+
+def _word(text: str, end: int) -> int:
+    """Return where the word ends that `text[:end]` ends within."""
+    while end < len(text) and text[end].isascii() and text[end].isalpha():
+        end += 1
+    return end
+
+
+def _stops(between: str) -> bool:
+    """Tell whether what stands between word and date parts them: another date's word, or the end of the sentence."""
+    return "\n\n" in between or _SENTENCE.search(between[2:]) is not None or _EVENT.search(between) is not None
+
+
+_SENTENCE = re.compile(r"[.!?。][ \n]+[A-Z]|[。！？]|\n\n")
+#: In a sentence of its own the number is called one.
+_NUMBER = re.compile(r"(?i)(?:n[uú]m\w*|\bnr|\bno|n[°º]|№|号|番号)[^.!?]{0,16}$")
+_EVENT = re.compile(
+    r"\b(?:meeting|exam|due|expir|valid|since|seit|enrol|hired|joined|moved|died|gest|signed|"
+    r"issued|starts?|ends?|deadline|termin|zog|trat|arriv|appointment|invoice|rechnung|factur|fattur|order)"
+)
+
+
+def _accepted(token: str, kind: str) -> bool:
+    plain = re.sub("[-/ ]", "", token)
+    digits = sum(map(str.isdigit, plain))
+    if not plain.isupper() and not plain.isdigit() and not (plain.islower() and digits >= 5):
+        return False
+    if kind == "passport":
+        return 6 <= len(plain) <= 10 and digits >= 2 and "-" not in token and "/" not in token
+    return 7 <= len(plain) <= 20 and digits >= 4 and not _DATE.fullmatch(token)
