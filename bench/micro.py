@@ -116,6 +116,7 @@ def costs() -> Iterable[str]:
     from proxy.exchange import Attempt, Exchange, Identity, Usage
     from proxy.prices import Prices
     from proxy.records.lines import json_line
+    from proxy.relay import Track
     from proxy.settings import ProviderSettings, ServerSettings, Settings
 
     provider = ProviderSettings("openai", "openai", {"base_url": "https://api.openai.com/v1"})
@@ -124,10 +125,11 @@ def costs() -> Iterable[str]:
     exchange.model, exchange.body, exchange.identity = "gpt-4o", {"max_tokens": 100}, Identity("k1", "app", "search")
     exchange.attempts, exchange.usage = [Attempt("openai/gpt-4o", 0.0)], Usage(1000, 100, cached_tokens=100)
     exchange.trace = [("keys", "identified", 12)] * 5
+    track = Track(exchange)
 
     def settled() -> None:
         exchange.cost = None
-        account(exchange, None, prices, whole=True)
+        account(exchange, track, prices, whole=True)
 
     yield f"expected {best_us(lambda: expect(exchange, ['openai/gpt-4o'], prices, 4096)):.1f} µs"
     yield f"accounted for {best_us(settled):.1f} µs"
@@ -207,6 +209,20 @@ def access() -> Iterable[str]:
     return access(best_us)
 
 
+def redaction() -> Iterable[str]:
+    """What redaction adds to a prompt, to an event and to the first token."""
+    from bench.redaction import redaction
+
+    return redaction(best_us)
+
+
+def translation() -> Iterable[str]:
+    """What an event costs that is translated, beside one that passes as it came."""
+    from bench.translation import translation
+
+    return translation(best_us)
+
+
 def _resident_mib() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -220,6 +236,8 @@ FIGURES: dict[str, Callable[[], Iterable[str]]] = {
     "counters": counters,
     "tokens": tokens,
     "access": access,
+    "translation": translation,
+    "redaction": redaction,
 }
 
 

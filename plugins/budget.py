@@ -94,7 +94,12 @@ class Budget:
         if expected is None:
             self._without_price(exchange)
             expected = 0
-        claim = self._counters.take([(window, expected) for window in windows], divide=self._soft)
+        if self._soft:
+            # Nothing is refused, so no absurd expectation may crowd out what was counted: a count is bounded.
+            wants = [(window, min(expected, window.limit)) for window in windows]
+        else:
+            wants = [(window, expected) for window in windows]
+        claim = self._counters.take(wants, divide=self._soft)
         if claim.local:
             exchange.response_headers["x-lockgate-counters"] = "local"
         if not claim.granted:
@@ -195,12 +200,15 @@ class Budget:
         return Reject(429, "insufficient_quota", message, type="insufficient_quota", headers=headers)
 
     def _warn(self, exchange: Exchange, claim: Claim) -> None:
+        most = WARN_AT
         for (window, _), state in zip(claim.wants, claim.states, strict=True):
             used = 1 - state.left / window.limit
             if used >= WARN_AT:
                 scope = _scope(window)
                 self._near.labels(self._own, scope).inc()
-                exchange.response_headers["x-lockgate-budget"] = f"{used:.0%}; scope={scope}"
+                if used >= most:
+                    most = used
+                    exchange.response_headers["x-lockgate-budget"] = f"{used:.0%}; scope={scope}"
 
 
 def _scope(window: Any) -> str:

@@ -82,6 +82,7 @@ class Contents:
     def on_start(self, gateway: Gateway) -> None:
         config = self._config
         self._store = ContentStore(gateway.state / "contents", config["key"].reveal(), config["days"])
+        self._lost = gateway.metrics.counter("lockgate_contents_lost_total", "Exchanges that could not be kept.")
 
     @hookimpl
     def on_stop(self) -> None:
@@ -121,7 +122,7 @@ class Contents:
             self._store.write(exchange.id, record)
             self._failing = False
         except OSError as failure:
-            exchange.findings["contents.lost"] = 1
+            self._lost.inc()
             if not self._failing:
                 log.warning("contents cannot be kept: %s", failure.strerror)
             self._failing = True

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 KINDS = ("requests_per_minute", "tokens_per_minute", "concurrent")
 LARGEST = 2 * 10**9
+#: From this share of a limit on operators are told.
+NEAR_AT = 0.8
 #: Buckets of callers that are remembered; more than these are made anew.
 REMEMBERED = 10_000
 
@@ -40,6 +42,7 @@ class RateLimit:
     """
 
     name = "rate_limit"
+    NEAR = "Requests with which at least 80 % of a limit was in use."
 
     class Config(LimitsSchema):
         """Options."""
@@ -71,7 +74,7 @@ class RateLimit:
         self._max_wait_s = config["max_wait"]
         self._divide = config["store_down"] == "divide"
         self._by_address = any("address" in scope for scope in self._scopes)
-        self._plans: dict[Any, list[tuple[Rate | Slots, str]]] = {}
+        self._plans: dict[Any, Plan] = {}
 
     @hookimpl
     def on_start(self, gateway: Gateway) -> None:
@@ -79,42 +82,44 @@ class RateLimit:
         self._counters = gateway.counters
         # Two of one kind, as of two chains, count for themselves.
         self._own = next((name for name, plugin in gateway.plugins.items() if plugin is self), self.name)
-        metrics = gateway.metrics
-        self._limited = metrics.counter(
-            "lockgate_limited_total", "Requests that a limit refused.", ("plugin", "kind", "scope")
-        )
+        metrics, labels = gateway.metrics, ("plugin", "kind", "scope")
+        self._limited = metrics.counter("lockgate_limited_total", "Requests that a limit refused.", labels)
+        self._near = metrics.counter("lockgate_limit_near_total", self.NEAR, labels)
         self._waited = metrics.histogram("lockgate_limit_wait_seconds", "How long requests waited for a limit.")
 
     @hookimpl
     def on_request(self, exchange: Exchange) -> None:
         plan = self._plan(exchange)
-        if not plan:
+        if not plan.buckets:
             return
-        tokens = self._expected(exchange)
-        wants = [(bucket, tokens if kind == "tokens" else 1) for bucket, kind in plan]
+        wants = list(zip(plan.buckets, plan.amounts(self._expected(exchange)), strict=True))
         if self._max_wait_s:
             claim = self._in_line(exchange, wants)
         else:
             claim = self._counters.take(wants, divide=self._divide)
-        exchange.response_headers.update(_headers(claim, plan))
+        plan.tell(claim, exchange.response_headers)
         if claim.local:
             exchange.response_headers["x-lockgate-counters"] = "local"
-        if not claim.granted:
+        if claim.refused is not None:
             raise self._refusal(claim)
+        for at, state in enumerate(claim.states):
+            if state.left <= plan.near[at] and not claim.local:
+                self._near.labels(self._own, *_kind_and_scope(plan.buckets[at])).inc()
         exchange.stash[self] = claim, plan
 
     @hookimpl
     def on_complete(self, exchange: Exchange) -> None:
-        claim, plan = exchange.stash.pop(self, (None, None))
-        if claim is None:
+        taken = exchange.stash.pop(self, None)
+        if taken is None:
             return
+        claim, plan = taken
         usage = exchange.usage
         # What never reached an upstream, or was answered by a plugin, used none of its tokens.
         used = usage.total_tokens if usage is not None and exchange.attempts else 0
-        self._counters.settle(claim, *[used if kind == "tokens" else 1 for _, kind in plan])
+        self._counters.settle(claim, *plan.amounts(used))
 
-    def _plan(self, exchange: Exchange) -> list[tuple[Rate | Slots, str]]:
-        """Return the buckets of an exchange with their kinds; those of a caller and a model are made once."""
+    def _plan(self, exchange: Exchange) -> Plan:
+        """Return the buckets of an exchange; those of a caller and a model are made once."""
         identity, model = exchange.identity, self._gateway.model(exchange.model or "")
         subject = team = None
         own: dict[str, int] = {}
@@ -132,7 +137,7 @@ class RateLimit:
             if len(self._plans) >= REMEMBERED:
                 self._plans.clear()
             facts = {"subject": subject, "team": team, "model": pattern, "address": address}
-            plan = self._plans[known] = [(bucket, _kind(bucket)) for bucket in self._buckets(facts, own)]
+            plan = self._plans[known] = Plan(list(self._buckets(facts, own)))
         return plan
 
     def _buckets(self, facts: dict[str, Any], own: dict[str, int]) -> Any:
@@ -160,7 +165,8 @@ class RateLimit:
 
     def _in_line(self, exchange: Exchange, wants: Any) -> Claim:
         team = (exchange.identity and exchange.identity.team) or ""
-        claim = self._counters.take_in_line(wants, team, self._max_wait_s, divide=self._divide)
+        left = exchange.client_left
+        claim = self._counters.take_in_line(wants, team, self._max_wait_s, divide=self._divide, left=left)
         if claim.waited_s:
             exchange.response_headers["x-lockgate-waited"] = f"{claim.waited_s:.3f}"
             self._waited.observe(claim.waited_s)
@@ -169,8 +175,7 @@ class RateLimit:
     def _refusal(self, claim: Claim) -> Reject:
         assert claim.refused is not None
         bucket, wanted = claim.wants[claim.refused]
-        _, kind, whose = bucket.name.split("/", 2)
-        scope = "+".join(part.partition("=")[0] for part in whose.split("+"))
+        kind, scope = _kind_and_scope(bucket)
         self._limited.labels(self._own, kind, scope).inc()
         # Tells a limit of Lockgate's own from an upstream's.
         headers = {"x-lockgate-limit": f"{kind}; scope={scope}"}
@@ -188,31 +193,47 @@ class RateLimit:
         return Reject(429, "rate_limit_exceeded", message, type=type, headers=headers)
 
 
-def _kind(bucket: Any) -> str:
-    return str(bucket.name.split("/", 2)[1])
+class Plan:
+    """The buckets that an exchange takes of, and what is told of them."""
+
+    def __init__(self, buckets: list[Rate | Slots]) -> None:
+        self.buckets = buckets
+        self._tokens = [_kind_and_scope(bucket)[0] == "tokens" for bucket in buckets]
+        sizes = [bucket.burst if isinstance(bucket, Rate) else bucket.limit for bucket in buckets]
+        self.near = [size - math.ceil(size * NEAR_AT) for size in sizes]
+        self._told = []
+        for kind in ("requests", "tokens"):
+            places = [at for at, bucket in enumerate(buckets) if _kind_and_scope(bucket)[0] == kind]
+            names = [f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset")]
+            if places:
+                self._told.append((names, [(at, sizes[at], str(buckets[at].limit)) for at in places]))
+
+    def amounts(self, tokens: int) -> list[int]:
+        """Return what is wanted of each bucket, or was used: so many tokens, and one of everything else."""
+        return [tokens if counts else 1 for counts in self._tokens]
+
+    def tell(self, claim: Claim, headers: dict[str, str]) -> None:
+        """Set OpenAI's headers, of each kind for the bucket that has the smallest share left."""
+        states = claim.states
+        for (limit, remaining, reset), places in self._told:
+            at, _, most = (
+                places[0] if len(places) == 1 else min(places, key=lambda place: states[place[0]].left / place[1])
+            )
+            headers[limit] = most
+            headers[remaining] = str(states[at].left)
+            headers[reset] = _duration(states[at].reset_s)
 
 
-def _headers(claim: Claim, plan: list[tuple[Rate | Slots, str]]) -> dict[str, str]:
-    """Return OpenAI's headers, of each kind for the bucket that has the smallest share left."""
-    tightest: dict[str, tuple[float, Any, Any]] = {}
-    for (bucket, kind), state in zip(plan, claim.states, strict=True):
-        if kind != "concurrent":
-            share = state.left / bucket.limit
-            if kind not in tightest or share < tightest[kind][0]:
-                tightest[kind] = share, bucket, state
-    headers = {}
-    for kind, (_, bucket, state) in tightest.items():
-        headers[f"x-ratelimit-limit-{kind}"] = str(bucket.limit)
-        headers[f"x-ratelimit-remaining-{kind}"] = str(state.left)
-        headers[f"x-ratelimit-reset-{kind}"] = _duration(state.reset_s)
-    return headers
+def _kind_and_scope(bucket: Any) -> tuple[str, str]:
+    _, kind, whose = bucket.name.split("/", 2)
+    return kind, "+".join(part.partition("=")[0] for part in whose.split("+"))
 
 
 def _duration(seconds: float) -> str:
     """Return a time as OpenAI does, in Go's form: `12ms`, `1.5s`, `6m0s`, `1h0m0s`."""
     ms = math.ceil(seconds * 1000)
     if ms < 1000:
-        return f"{ms}ms"
+        return f"{ms}ms" if ms else "0s"
     minutes, ms = divmod(ms, 60_000)
     text = f"{ms / 1000:.3f}".rstrip("0").rstrip(".") + "s"
     if not minutes:

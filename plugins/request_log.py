@@ -88,6 +88,7 @@ def record(exchange: Exchange) -> dict[str, Any]:
         "duration_s": _rounded(outcome.duration_s),
         "own_s": _rounded(own_s),
         "upstream_s": _rounded(outcome.duration_s - own_s),
+        "bytes_in": outcome.bytes_in,
         "bytes_out": outcome.bytes_out,
         "trace": exchange.trace,
         "findings": exchange.findings,

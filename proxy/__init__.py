@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from proxy.credentials import wrong_credential
     from proxy.errors import ConfigError, Reject, UpstreamError
     from proxy.exchange import Attempt, Event, Exchange, Filter, Identity, Outcome, Pause, Reply, Usage
+    from proxy.fetching import Fetcher
     from proxy.filters import hold, rewrite_text
     from proxy.fold import Fold
     from proxy.gateway import Gateway
@@ -21,17 +22,18 @@ if TYPE_CHECKING:
     from proxy.records.lines import json_line
     from proxy.redaction.redaction import Redaction
     from proxy.redaction.schema import RedactionSchema
+    from proxy.search import Search, SearchResult, SearXNG, take_search
     from proxy.secrets import PathField, Secret, SecretField
     from proxy.sinks import OutletField, Sink
     from proxy.tokens.schema import TokensSchema
     from proxy.tokens.verify import Tokens
 
 __all__ = [
-    "Attempt", "BudgetField", "CAPABILITIES", "Claim", "ConfigError", "ContentStore", "Event", "Exchange", "Filter",
-    "Fold", "Gateway", "Grants", "GrantsSchema", "Identity", "Outcome", "OutletField", "PathField", "Pause", "Rate",
-    "Redaction", "RedactionSchema", "Reject", "Reply", "ScopeField", "Secret", "SecretField", "Sink", "Slots", "Tokens", "TokensSchema",
-    "UpstreamError", "Usage", "Window", "hold", "hookimpl", "json_line", "permit", "rewrite_text", "scoped",
-    "wrong_credential", "zone_of",
+    "Attempt", "BudgetField", "CAPABILITIES", "Claim", "ConfigError", "ContentStore", "Event", "Exchange", "Fetcher",
+    "Filter", "Fold", "Gateway", "Grants", "GrantsSchema", "Identity", "Outcome", "OutletField", "PathField", "Pause",
+    "Rate", "Redaction", "RedactionSchema", "Reject", "Reply", "ScopeField", "SearXNG", "Search", "SearchResult",
+    "Secret", "SecretField", "Sink", "Slots", "Tokens", "TokensSchema", "UpstreamError", "Usage", "Window", "hold",
+    "hookimpl", "json_line", "permit", "rewrite_text", "scoped", "take_search", "wrong_credential", "zone_of",
 ]  # fmt: skip
 
 _MODULES = {
@@ -43,6 +45,7 @@ _MODULES = {
     "credentials": ("wrong_credential",),
     "errors": ("ConfigError", "Reject", "UpstreamError"),
     "exchange": ("Attempt", "Event", "Exchange", "Filter", "Identity", "Outcome", "Pause", "Reply", "Usage"),
+    "fetching": ("Fetcher",),
     "filters": ("hold", "rewrite_text"),
     "fold": ("Fold",),
     "gateway": ("Gateway",),
@@ -52,6 +55,7 @@ _MODULES = {
     "records.lines": ("json_line",),
     "redaction.redaction": ("Redaction",),
     "redaction.schema": ("RedactionSchema",),
+    "search": ("Search", "SearchResult", "SearXNG", "take_search"),
     "secrets": ("PathField", "Secret", "SecretField"),
     "sinks": ("OutletField", "Sink"),
     "tokens.schema": ("TokensSchema",),

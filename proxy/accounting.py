@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 from proxy import estimates
-from proxy.exchange import Exchange, Usage
+from proxy.exchange import Attempt, Exchange, Usage
 from proxy.guardian import CLIENT_GONE
 from proxy.prices import Prices
 from proxy.relay import Track
+
+#: How an answer breaks off that was accepted, and so is billed. Any other failure is what the upstream itself says.
+BROKEN = frozenset(
+    "upstream_timeout upstream_connection_lost upstream_stream_cut upstream_malformed upstream_malformed_output "
+    "upstream_empty_response upstream_answer_too_large upstream_tls_error".split()
+)
 
 
 def expect(exchange: Exchange, targets: Sequence[Any], prices: Prices, completion_tokens: int) -> None:
@@ -22,32 +28,53 @@ def expect(exchange: Exchange, targets: Sequence[Any], prices: Prices, completio
     exchange.cost_estimate = prices.estimate(targets, exchange.prompt_estimate, most, exchange.model)
 
 
-def account(exchange: Exchange, track: Track | None, prices: Prices, whole: bool) -> None:
-    """Set `usage`, where the upstream has not told it, and `cost`; the first call counts.
+def lost(exchange: Exchange, attempt: Attempt, sent: bool, size_bytes: int, completion_tokens: int) -> Usage | None:
+    """Return what an attempt that failed is billed for, before any of its answer was handed on.
 
-    `track` is that of the answer that had begun, `whole` says that it came to its end. What an upstream refused, or
-    failed at, costs nothing. Where the client left before an answer, or an answer that was accepted came too late, the
-    prompt is taken as used. Attempts before the last are not counted.
+    That is nothing where the request was not `sent`, and where the upstream refused it or says that it failed itself.
+    One that had accepted it, or that the client did not wait for, has read the prompt and written what came of the
+    answer: `size_bytes` of a whole one, and no more than was asked for.
+    """
+    told, left = exchange.usage, attempt.code == CLIENT_GONE
+    if attempt.status != 200 and not (left and sent):
+        return None
+    if told is None and not left and attempt.code not in BROKEN:
+        return None
+    most = estimates.completion_cap(exchange.body, completion_tokens)
+    usage = told or Usage(exchange.prompt_estimate)
+    written = usage.completion_tokens or min(estimates.completion_tokens(size_bytes), most)
+    return replace(usage, completion_tokens=written, estimated=True)
+
+
+def account(exchange: Exchange, track: Track | None, prices: Prices, whole: bool) -> None:
+    """Set `usage`, where the upstream has not told it, and `cost`, of all attempts together; the first call counts.
+
+    `track` is that of the answer that had begun, `whole` says that it came to its end.
     """
     if exchange.cost is not None:
         return
-    usage = exchange.usage
-    if not exchange.attempts or (usage is None and track is None and not _accepted(exchange)):
+    spent = [(attempt.target, attempt.usage) for attempt in exchange.attempts if attempt.usage is not None]
+    if exchange.attempts and track is not None:
+        spent.append((exchange.attempts[-1].target, _answered(exchange, track, whole)))
+    if not spent:
         exchange.cost = 0
         return
+    costs = [prices.cost(target, exchange.model, usage) for target, usage in spent]
+    exchange.cost = None if None in costs else sum(filter(None, costs))
+    exchange.usage = spent[0][1] if len(spent) == 1 else _sum([usage for _, usage in spent])
+
+
+def _answered(exchange: Exchange, track: Track, whole: bool) -> Usage:
+    """Return what an answer used that had begun."""
+    usage = exchange.usage
     if usage is None:
-        usage = Usage(exchange.prompt_estimate, _relayed(track), estimated=True)
-    elif not whole and not usage.completion_tokens and _relayed(track):
+        return Usage(exchange.prompt_estimate, track.relayed.tokens(), estimated=True)
+    if not whole and not usage.completion_tokens and (written := track.relayed.tokens()):
         # Some tell the prompt's tokens at the beginning, with zeros for the rest.
-        usage = replace(usage, completion_tokens=_relayed(track), estimated=True)
-    exchange.usage = usage
-    exchange.cost = prices.cost(exchange.attempts[-1].target, exchange.model, usage)
+        return replace(usage, completion_tokens=written, estimated=True)
+    return usage
 
 
-def _accepted(exchange: Exchange) -> bool:
-    last = exchange.attempts[-1]
-    return last.code == CLIENT_GONE or (last.status == 200 and last.code == "upstream_timeout")
-
-
-def _relayed(track: Track | None) -> int:
-    return 0 if track is None else track.relayed.tokens()
+def _sum(usages: list[Usage]) -> Usage:
+    counts = [sum(column) for column in zip(*map(astuple, usages), strict=True)]
+    return replace(Usage(*counts), estimated=any(usage.estimated for usage in usages))

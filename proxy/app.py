@@ -17,6 +17,7 @@ from proxy.catalog import Catalog
 from proxy.config.document import ACTIVE
 from proxy.errors import Reject
 from proxy.gateway import Gateway
+from proxy.reference import routes as reference
 from proxy.settings import Settings
 
 log = logging.getLogger("lockgate")
@@ -42,6 +43,8 @@ def create_app(settings: Settings | None = None, catalog: Catalog | None = None)
     app.url_map.merge_slashes = False
     app.url_map.redirect_defaults = False
     app.register_blueprint(api.blueprint)
+    if settings.server.docs:
+        app.register_blueprint(reference.blueprint)
     app.register_error_handler(HTTPException, api.unknown_url)
     app.register_error_handler(Exception, _failed)
     # ProxyFix believes one proxy's forwarding headers; nginx overwrites what clients send of them.

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from proxy import failures, relay
+from proxy import accounting, failures, relay
 from proxy.errors import UpstreamError
-from proxy.exchange import Attempt, Exchange, Reply
+from proxy.exchange import Attempt, Exchange, Reply, Usage
 from proxy.gateway import Model
 from proxy.guardian import CLIENT_GONE, NEVER, Call
 from proxy.providers import base
 from proxy.providers.translation import unsupported
 from proxy.routing import Route, Target, all_open, counts_against
+from proxy.settings import Settings
 from proxy.upstream import Answer
 
 log = logging.getLogger("lockgate")
@@ -41,11 +42,12 @@ class Answered:
 class Attempts:
     """The attempts of one exchange. `close` frees the upstream that answered last."""
 
-    def __init__(self, exchange: Exchange, call: Call, headers: bool) -> None:
-        """`headers` tells the client which target was asked last, and how many times targets were asked."""
+    def __init__(self, exchange: Exchange, call: Call, settings: Settings) -> None:
         self._exchange = exchange
         self._call = call
-        self._headers = headers
+        # Whether the client is told which target was asked last, and how many times targets were asked.
+        self._headers = settings.server.target_headers
+        self._completion_tokens = settings.estimates.completion_tokens
         self._upstream: Answer | None = None
 
     def make(self, model: Model) -> Answered:
@@ -94,6 +96,7 @@ class Attempts:
             return answered
         except UpstreamError as error:
             attempt.code = error.code
+            attempt.usage = self._lost(attempt)
             if error.code != CLIENT_GONE:
                 failed = counts_against(error)
             raise
@@ -103,6 +106,13 @@ class Attempts:
                 target.breaker.leave()
             else:
                 target.breaker.note(failed)
+
+    def _lost(self, attempt: Attempt) -> Usage | None:
+        """Return what the attempt that has just failed is billed for."""
+        answer, sent = self._upstream, self._call.phase != "connect"
+        # What comes of a stream before its first event is no text.
+        came = answer.size_bytes if answer is not None and (answer.is_json or not self._exchange.stream) else 0
+        return accounting.lost(self._exchange, attempt, sent, came, self._completion_tokens)
 
     def _ask(self, target: Target, attempt: Attempt, strict: bool) -> Answered:
         exchange, call, timeouts = self._exchange, self._call, target.timeouts

@@ -90,13 +90,16 @@ class Chain:
         filters.reverse()
         return filters
 
-    def on_complete(self, exchange: Exchange) -> None:
-        """Tell every plugin; a failure is logged with its culprit and stops no other."""
+    def on_complete(self, exchange: Exchange) -> list[str]:
+        """Tell every plugin; return who failed. A failure is logged and stops no other."""
+        failed = []
         for name, hook in self._on_complete:
             try:
                 hook(exchange)
             except Exception:
                 log.exception("plugin %s failed in on_complete of %s", name, exchange.id)
+                failed.append(name)
+        return failed
 
     def culprit(self, error: BaseException) -> str | None:
         """Return the name of the plugin whose code raised, or `None` where it was the core's or an upstream's fault.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 #: OpenAI's error type for each status where it is not `invalid_request_error`.
@@ -14,6 +15,10 @@ TYPES = {
     503: "service_unavailable_error",
     504: "timeout_error",
 }
+
+#: What a code looks like, and why an answer ended. Other words of an upstream may repeat a caller's, and these two are
+#: written down: they are replaced.
+CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 def type_of(status: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,13 +48,17 @@ class Usage:
 
 @dataclass(slots=True)
 class Attempt:
-    """One call of one target. `status` is the upstream's, `None` where it sent none; `code` is `None` on success."""
+    """One call of one target. `status` is the upstream's, `None` where it sent none; `code` is `None` on success.
+
+    `usage` is what one that failed is billed for nevertheless, `None` where that is nothing.
+    """
 
     target: str
     started: float
     status: int | None = None
     code: str | None = None
     seconds: float | None = None
+    usage: Usage | None = None
 
 
 @dataclass(slots=True)
@@ -62,7 +66,7 @@ class Outcome:
     """How an exchange ended. Final in `on_complete`.
 
     `status` is what the client was sent; `code` the error code, also of an error after the status was sent;
-    `complete` says that the whole answer was handed over. Times are seconds since the exchange started. Of a stream's
+    `complete` says that the whole answer was handed over; `bytes_in` and `bytes_out` are the bodies'. Times are seconds since the exchange started. Of a stream's
     `gaps`, from one read to the next, there are the number, the sum and the longest, in seconds.
     """
 
@@ -71,6 +75,7 @@ class Outcome:
     complete: bool = False
     client_gone: bool = False
     finish_reasons: dict[int, str] = field(default_factory=dict)
+    bytes_in: int = 0
     bytes_out: int = 0
     first_event_s: float | None = None
     duration_s: float = 0.0
@@ -110,6 +115,7 @@ class Exchange:
     `stash` keeps what a plugin must remember for this exchange: `exchange.stash[self] = …`.
     `findings` are counts that plugins keep, by labels that the configuration bounds: never by a caller's words.
     `trace` says which plugin decided what, and in how many microseconds.
+    `client_left` says whether the client has gone, for a plugin that waits in `on_request`.
     What the client sent, and what plugins keep, is not in its `repr`, which ends up in logs.
     `prompt_estimate` is a guess at the prompt's tokens. `cost_estimate` is what the exchange may come to by that,
     `cost` what it did, both in micro-dollars: `None` where no price is known.
@@ -139,6 +145,7 @@ class Exchange:
     findings: dict[str, int] = field(default_factory=dict)
     trace: list[tuple[str, str, int]] = field(default_factory=list)
     stash: dict[Any, Any] = field(default_factory=dict, repr=False)
+    client_left: Callable[[], bool] = field(default=lambda: False, repr=False)
 
     @property
     def credential(self) -> str | None:

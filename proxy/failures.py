@@ -7,7 +7,7 @@ import re
 import time
 from typing import Any
 
-from proxy.errors import UpstreamError
+from proxy.errors import CODE, UpstreamError
 
 #: Bounds of the `Retry-After` that clients are sent, in seconds: OpenAI's Python SDK takes more than 120 as "never",
 #: its Node SDK takes 0 as "at once".
@@ -50,7 +50,7 @@ def failure(
     fault for what an upstream says of the gateway's, so 401 and 403 become 502.
     """
     text = message if isinstance(message, str) else ""
-    said = str(code) if isinstance(code, str) else None
+    said = code if isinstance(code, str) and CODE.fullmatch(code) else None
     place = param if isinstance(param, str) else None
     if status in (400, 413, 422) and (said == "context_length_exceeded" or _OVERFLOW.search(text)):
         return UpstreamError(400, "context_length_exceeded", _overflow(text), param="messages", fallback=False)

@@ -22,9 +22,10 @@ from proxy.errors import ConfigError
 from proxy.guardian import Guardian
 from proxy.history import History
 from proxy.metrics.exchanges import Metrics
-from proxy.pepper import agreed
+from proxy.pepper import agreed, known
 from proxy.prices import Prices
 from proxy.records import index
+from proxy.records.copy import Copy
 from proxy.records.database import Database, location
 from proxy.records.election import Election
 from proxy.records.journal import Journal
@@ -101,6 +102,9 @@ class Gateway:
             for name, own in settings.providers.items()
         }
         self._providers = {name: provider for name, (provider, _, _) in providers.items()}
+        for provider, _, connection in providers.values():
+            if hasattr(provider, "http"):
+                provider.http = partial(self.http, connection)
         self._upstreams = [upstream for _, upstream, _ in providers.values()]
         self._chains: dict[tuple[str, ...], Chain] = {}
         self.chain = self._chain(settings.chain)
@@ -123,6 +127,7 @@ class Gateway:
         self.prompt_tokens = estimates.counter(settings.estimates.exact)
         self.public = any(model.settings.public for model in self.models.values())
         self.bodies = Bodies(settings.server.max_bodies_bytes)
+        self._started: list[str] = []
         self._stopped = False
         self._election: Election | None = None
 
@@ -145,9 +150,7 @@ class Gateway:
         """
         atexit.register(self.stop)
         self.guardian = Guardian(self.settings.server.heartbeat)
-        for name, provider in self._providers.items():
-            if hasattr(provider, "http"):
-                provider.http = partial(self.http, self.settings.providers[name].connection)
+        for provider in self._providers.values():
             if hasattr(provider, "sealer"):
                 provider.sealer = Sealer(kept(self.settings.pepper, "keys.pepper", self.state / "pepper"))
         renewed = {name: provider.renew for name, provider in self._providers.items() if hasattr(provider, "renew")}
@@ -157,10 +160,13 @@ class Gateway:
         self.journal = Journal(self.state / "journal", index.key(self.settings), self.settings.journal)
         self.metrics.watch(self)
         for name, plugin in self.plugins.items():
+            if name not in self._chained:
+                continue
             start = _hook(plugin, "on_start")
-            if start is not None and name in self._chained:
+            if start is not None:
                 log.debug("starting plugin %s", name)
                 start(*((self,) if start.__code__.co_argcount > 1 else ()))
+            self._started.append(name)
         if self.settings.ledger.ship:
             self._election = Election(self.settings)
             self._election.start()
@@ -171,26 +177,21 @@ class Gateway:
             return
         self._stopped = True
         atexit.unregister(self.stop)
-        for name, plugin in self.plugins.items():
-            stop = _hook(plugin, "on_stop")
-            if stop is not None and name in self._chained:
+        for name in self._started:
+            stop = _hook(self.plugins[name], "on_stop")
+            if stop is not None:
                 try:
                     stop()
                 except Exception:
                     log.exception("plugin %s failed in on_stop", name)
-        # Looked up in __dict__: what was never used is not made for being closed.
-        for name in ("keys", "counters", "database"):
-            made = self.__dict__.get(name)
-            if made is not None:
-                made.stop() if name == "keys" else made.close()
-        self._renewals.stop()
         for upstream in self._upstreams:
             upstream.close()
-        self.guardian.stop()
-        self.journal.close()
-        self.metrics.close()
-        if self._election is not None:
-            self._election.stop()  # now that the journal is complete
+        # The election when the journal is complete: the shipper ends with that.
+        for name in ("keys", "counters", "database", "_renewals", "guardian", "journal", "metrics", "_election"):
+            # Looked up in __dict__: what was never used, or not come to by a start that failed, is not made for this.
+            made = self.__dict__.get(name)
+            if made is not None:
+                (made.stop if hasattr(made, "stop") else made.close)()
 
     @cached_property
     def database(self) -> Database:
@@ -205,8 +206,15 @@ class Gateway:
     @cached_property
     def keys(self) -> Snapshot:
         """The API keys and the teams of the database, in memory."""
-        stale_s = self.settings.stale_hours * 3600
-        snapshot = Snapshot(self.database, agreed(self.settings, self.database), stale_s=stale_s)
+        path = self.state / "keys.copy"
+        try:
+            pepper = agreed(self.settings, self.database)
+        except Database.failures:
+            if not path.exists():
+                raise
+            pepper = known(self.settings)  # the copy's seal tells whether it is still the same
+        copy = Copy(path, pepper, str(location(self.settings)))
+        snapshot = Snapshot(self.database, pepper, stale_s=self.settings.stale_hours * 3600, copy=copy)
         snapshot.start()
         return snapshot
 

@@ -284,6 +284,11 @@ class Guardian:
                 self.schedule(call, call.next_check())
 
 
+def has_left(client: Any) -> bool:
+    """Say whether the client behind a socket has gone; a half-close counts."""
+    return client is not None and _ready(client, select.POLLRDHUP)
+
+
 def _ready(sock: Any, events: int) -> bool:
     poll = native("select", "poll")()
     try:

@@ -26,6 +26,8 @@ log = logging.getLogger("lockgate")
 JOURNAL_BYTES = 8 << 20
 REST_S = 10.0
 LEDGER, JOURNAL = "ledger", "journal"
+#: The columns of a row, as plain texts.
+COLUMNS = tuple(str(column.name) for column in requests.c)
 #: The routes of the history itself, of which nobody wants one.
 OWN_PATHS = ("/v1/requests", "/requests")
 
@@ -85,7 +87,7 @@ class History:
         if before is not None:
             query = query.where(tuple_(columns.time, columns.key) < before)
         with self._database().read() as connection:
-            return [dict(found._mapping) for found in connection.execute(query)]
+            return [dict(zip(COLUMNS, found, strict=True)) for found in connection.execute(query)]
 
     def _from_journal(self, search: Search, limit: int, before: tuple[float, str] | None) -> list[Row]:
         found = [

@@ -38,22 +38,22 @@ def agreed(settings: Settings, database: Database) -> bytes:
     return pepper(settings)
 
 
+def known(settings: Settings) -> bytes:
+    """Return the pepper, and make none where it is missing; raises `ConfigError` there, and as `pepper` does."""
+    if settings.pepper is None and not _path(settings).exists():
+        raise _unusable(f"{_path(settings)} is missing")
+    return pepper(settings)
+
+
 def vet(settings: Settings, database: Database) -> bool:
     """Tell whether the database knows its pepper; raises `ConfigError` where that is not this one. Makes nothing."""
     with database.read() as connection:
-        known = connection.execute(select(versions.c.pepper)).scalar_one()
-    if known is None:
+        noted = connection.execute(select(versions.c.pepper)).scalar_one()
+    if noted is None:
         return False
-    where = "keys.pepper" if settings.pepper is not None else str(_path(settings))
-    missing = settings.pepper is None and not _path(settings).exists()
-    if missing or not hmac.compare_digest(known, fingerprint(pepper(settings))):
-        what = f"{where} is missing" if missing else f"{where} is not the pepper that the keys were made with"
-        raise ConfigError(
-            [
-                f"{what}, and without that no key can be recognised: restore it from a backup, or copy it from a host "
-                "that uses the same database; if it is lost, `lockgate keys reset` revokes every key and begins anew"
-            ]
-        )
+    if not hmac.compare_digest(noted, fingerprint(known(settings))):
+        where = "keys.pepper" if settings.pepper is not None else str(_path(settings))
+        raise _unusable(f"{where} is not the pepper that the keys were made with")
     return True
 
 
@@ -66,6 +66,15 @@ def settle(connection: Connection, pepper: bytes, *, anew: bool = False) -> None
 def fingerprint(pepper: bytes) -> bytes:
     """Return 32 bytes that tell one pepper from another, and nothing about it. No key has this text."""
     return hmac.digest(pepper, b"the fingerprint of the pepper", "sha256")
+
+
+def _unusable(what: str) -> ConfigError:
+    return ConfigError(
+        [
+            f"{what}, and without that no key can be recognised: restore it from a backup, or copy it from a host "
+            "that uses the same database; if it is lost, `lockgate keys reset` revokes every key and begins anew"
+        ]
+    )
 
 
 def _path(settings: Settings) -> Path:

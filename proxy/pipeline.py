@@ -18,7 +18,7 @@ from proxy.errors import Reject
 from proxy.exchange import Exchange, Filter, Reply
 from proxy.gateway import Gateway, Model
 from proxy.grants import ALL
-from proxy.guardian import CLIENT_GONE, Call
+from proxy.guardian import CLIENT_GONE, Call, has_left
 from proxy.request import body, schemas
 
 log = logging.getLogger("lockgate")
@@ -63,6 +63,7 @@ class Run:
         self.track: relay.Track | None = None
         self.length: int | None = None
         self._body_bytes = 0
+        exchange.client_left = lambda: has_left(client.socket)
         gateway.metrics.begun(exchange)
 
     def identify(self) -> None:
@@ -164,7 +165,8 @@ class Run:
             self.gateway.metrics.ended(exchange, self.model.settings.pattern if self.model else None)
         except Exception:
             log.exception("%s could not be counted", exchange.id)
-        self.chain.on_complete(exchange)
+        for name in self.chain.on_complete(exchange):
+            self.gateway.metrics.failed(name)
 
     def _read(self) -> None:
         """Read and check the body."""
@@ -172,6 +174,7 @@ class Run:
         limit = server.max_body_bytes
         known = exchange.identity is not None or server.insecure
         raw = self.client.read(limit if known else min(limit, ANONYMOUS_BODY_BYTES))
+        exchange.outcome.bytes_in = len(raw)
         exchange.body = body.parse(raw)
         schemas.check_chat(exchange.body)
         exchange.model = exchange.body["model"]
@@ -239,7 +242,7 @@ class Run:
         if reply is not None:
             track = relay.Track(exchange)
             return Answered(relay.Source(relay.primed(relay.replied(reply, track, self.call))), track)
-        self.attempts = Attempts(exchange, self.call, self.gateway.settings.server.target_headers)
+        self.attempts = Attempts(exchange, self.call, self.gateway.settings)
         return self.attempts.make(model)
 
     def _stream(self, answered: Answered, filters: list[Filter]) -> Iterator[bytes]:

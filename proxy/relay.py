@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from proxy import fold, sockets, sse
-from proxy.errors import Reject, UpstreamError
+from proxy.errors import CODE, Reject, UpstreamError
 from proxy.exchange import Event, Exchange, Filter, Pause, Reply
 from proxy.guardian import Call
 from proxy.providers import base
@@ -49,7 +49,8 @@ class Track:
                 self.event(event)
             return
         self.seen.update(seen)
-        self.finished.update(finishes)
+        for index, reason in finishes:
+            self._finish(index, reason)
         if finishes:
             self.relayed.finishing(chunk)
         else:
@@ -62,7 +63,7 @@ class Track:
             self.seen.add(index)
             reason = choice.get("finish_reason")
             if reason and isinstance(reason, str):
-                self.finished[index] = reason
+                self._finish(index, reason)
         self.relayed.event(event)
         usage = event.get("usage")
         if usage is not None:
@@ -70,6 +71,9 @@ class Track:
                 self.exchange.usage = usage_of(usage) or self.exchange.usage
                 self.usage_event = {**event, "choices": [], "usage": usage}
             event["usage"] = None
+
+    def _finish(self, index: int, reason: str) -> None:
+        self.finished[index] = reason if CODE.fullmatch(reason) else "other"
 
     @property
     def whole(self) -> bool:

@@ -138,6 +138,7 @@ class ServerSettings:
     heartbeat: float = 15.0
     proxied: bool = False
     target_headers: bool = True
+    docs: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,9 @@ _FAILURES = (RequestException, u3.HTTPError, OSError)
 class Upstream:
     """One provider's way out. Make it after the fork; shared by the threads of a worker."""
 
-    def __init__(self, name: str, connection: Connection) -> None:
+    def __init__(self, name: str, connection: Connection, adapter: type[Adapter] = Adapter) -> None:
         self.name = name
-        self._adapter = Adapter(connection)
+        self._adapter = adapter(connection)
         self._max_bytes = connection.max_answer_bytes
         self._replays = connection.replay_stale
 
@@ -88,7 +88,7 @@ class Answer:
         self._call = call
         self._raw = raw
         self._timeouts = timeouts
-        self._left = max_bytes
+        self._max_bytes = self._left = max_bytes
         self._begun = False
         self._body = framing.body(raw)
 
@@ -96,6 +96,11 @@ class Answer:
     def ended(self) -> bool:
         """Whether all of the body has been read."""
         return self._body.ended
+
+    @property
+    def size_bytes(self) -> int:
+        """How much of the body has been read."""
+        return self._max_bytes - self._left
 
     @property
     def headers(self) -> dict[str, str]:

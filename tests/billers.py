@@ -26,6 +26,8 @@ FATES = {
     "retried": 8,
     "falls back": 8,
     "all fail": 4,
+    "breaks": 8,
+    "all break": 4,
 }
 
 
@@ -33,7 +35,7 @@ class Biller:
     """One provider, `name` in `TARIFFS`: give `script` to its upstream. `bills` are micro-dollars by exchange.
 
     What is asked for is in the message: `{"at": NUMBER, "fate": …, "prompt": …, "cached": …, "completion": …}`, in
-    tokens. `reported` are the exchanges of which it told the usage.
+    tokens. `reported` is what of the bills it told the usage of.
     """
 
     def __init__(self, name: str) -> None:
@@ -42,7 +44,7 @@ class Biller:
         self._lock = threading.Lock()
         self._asked: dict[int, int] = {}
         self.bills: dict[int, int] = {}
-        self.reported: set[int] = set()
+        self.reported: dict[int, int] = {}
 
     def script(self, request: Request) -> Any:
         """Answer as the plan in the message says, and bill."""
@@ -57,14 +59,23 @@ class Biller:
             return json_answer({"error": {"message": "broken", "type": "server_error"}}, 500)
         if fate == "retried" and attempt == 1:
             return json_answer({"error": {"message": "slow down"}}, 429, retry_after=0)
+        if fate == "all break" or (fate == "breaks" and self._name == "one"):
+            return self._broken(body, plan)
         return self._stream(body, plan) if body.get("stream") else self._whole(body, plan)
 
-    def _whole(self, body: dict[str, Any], plan: dict[str, Any]) -> bytes:
+    def _broken(self, body: dict[str, Any], plan: dict[str, Any]) -> Any:
+        """Accept, do all the work, and break off before anything of it can be handed on."""
+        yield streaming() if body.get("stream") else self._whole(body, plan, told=False)[:-40]
+        if body.get("stream"):
+            self._bill(plan, plan["completion"], told=False)
+        yield FIN
+
+    def _whole(self, body: dict[str, Any], plan: dict[str, Any], told: bool = True) -> bytes:
         choices = [
             {"index": at, "message": {"role": "assistant", "content": "word " * 8}, "finish_reason": "stop"}
             for at in range(body.get("n", 1))
         ]
-        told = plan["fate"] != "no usage"
+        told = told and plan["fate"] != "no usage"
         self._bill(plan, plan["completion"], told)
         return json_answer(_head("chat.completion") | {"choices": choices} | ({"usage": _usage(plan)} if told else {}))
 
@@ -111,7 +122,7 @@ class Biller:
             micro = int((dollars * 1_000_000).to_integral_value(ROUND_HALF_UP))
             self.bills[plan["at"]] = self.bills.get(plan["at"], 0) + micro
             if told:
-                self.reported.add(plan["at"])
+                self.reported[plan["at"]] = self.reported.get(plan["at"], 0) + micro
 
 
 def plans(count: int, seed: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:

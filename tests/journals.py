@@ -36,7 +36,8 @@ def answered(sent):
 def over(sent):
     """Return it with its end."""
     outcome = sent.outcome
-    outcome.complete, outcome.bytes_out, outcome.first_event_s, outcome.duration_s = True, 1234, 1.5, 1.75
+    outcome.complete, outcome.bytes_in, outcome.bytes_out = True, 567, 1234
+    outcome.first_event_s, outcome.duration_s = 1.5, 1.75
     sent.trace, sent.findings = [("keys", "identified", 31)], {"email.request": 2}
     return sent
 

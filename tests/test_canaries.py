@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import os
 import secrets
@@ -16,20 +17,20 @@ from urllib.parse import quote
 import pytest
 from gateways import Gateway, _environment, free_port
 from identity_providers import AUDIENCE, IdentityProvider, identity_provider
-from upstreams import FIN, Request, Upstream, chunked, json_answer, plain, sse, streaming
+from upstreams import FIN, Request, Upstream, chunked, head, json_answer, plain, sse, streaming
 
 from proxy.testing import completion, stream
 
-#: What no sink may hold, by where it is planted. All but the last three are never in an answer either.
+#: What no sink may hold, by where it is planted. All but the last four are never in an answer either.
 PLANTED = (
     "an upstream's key", "an upstream's header", "a secret file", "the pepper", "a proxy's password", "a wrong key",
     "text in a file", "a key in the URL", "a cookie", "another API's key header", "basic credentials", "a forged token",
-    "a prompt", "a parameter", "a tool",
+    "a prompt", "a card number", "a parameter", "a tool",
 )  # fmt: skip
-CANARIES = {name: "cnry" + secrets.token_hex(12) for name in PLANTED}
-SAID = ("a prompt", "a parameter", "a tool")
+CANARIES = {name: "cnry" + secrets.token_hex(12) for name in PLANTED} | {"a card number": "4539578763621486"}
+SAID = PLANTED[-4:]
 CONFIG = """
-chain = ["keys", "tokens", "access", "log"]
+chain = ["traces", "keys", "tokens", "access", "log"]
 
 [plugins.keys]
 use = "api_keys"
@@ -40,6 +41,9 @@ issuers = [{{ issuer = "{issuer}", audience = ["{audience}"] }}]
 use = "access"
 [plugins.log]
 use = "request_log"
+[plugins.traces]
+use = "traces"
+endpoint = "{collector}/traces"
 [plugins.clumsy]
 use = "clumsy"
 secret = {{ env = "CANARY_KEY" }}
@@ -68,7 +72,7 @@ base_url = "https://127.0.0.1:{port}/v1"
 api_key = {{ env = "CANARY_KEY" }}
 timeouts = {{ connect = 0.2 }}
 """
-MODELS = ("good", "echoes", "unauthorized", "fails", "cut", "garbled", "garbled_stream")
+MODELS = ("good", "echoes", "unauthorized", "fails", "refuses", "finishes", "cut", "garbled", "garbled_stream")
 PLUGIN = '''
 from marshmallow import Schema
 from proxy import SecretField, hookimpl
@@ -100,6 +104,13 @@ def answer(request: Request) -> object:
         return json_answer({"error": {"message": f"Incorrect API key: {sent}", "code": "invalid_api_key"}}, 401)
     if model == "fails":
         return json_answer({"error": {"message": sent, "type": "server_error"}}, 500)
+    if model == "refuses":
+        prompt = request.json["messages"][0]["content"]
+        return json_answer({"error": {"message": json.dumps(request.json), "code": prompt, "type": prompt, "param": prompt}}, 400)
+    if model == "finishes":
+        finished = completion("done")
+        finished["choices"][0]["finish_reason"] = request.json["messages"][0]["content"]
+        return json_answer(finished)
     if model == "garbled":
         return json_answer(sent.encode()[:-1])
     if model == "garbled_stream":
@@ -123,8 +134,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, idp: IdentityProvider) -> 
     (folder / "plugins.d").mkdir()
     (folder / "plugins.d" / "clumsy.py").write_text(PLUGIN)
     (folder / "secret.txt").write_text(CANARIES["a secret file"])
-    with Upstream(answer) as up:  # type: ignore[arg-type]
-        text = CONFIG.format(issuer=idp.issuer, audience=AUDIENCE, url=up.url, closed=free_port(), port=up.port)
+    with Upstream(answer) as up, Upstream(lambda _: head(200, content_length=0)) as collector:  # type: ignore[arg-type]
+        told = {"issuer": idp.issuer, "audience": AUDIENCE, "collector": collector.url}
+        text = CONFIG.format(**told, url=up.url, closed=free_port(), port=up.port)
         once = "retry = { attempts = 1 }\n"
         text += "".join(f'[models.{name}]\ntargets = ["up"]\nparameters = ["*"]\n{once}' for name in MODELS)
         text += "".join(f'[models.{name}]\ntargets = ["{name}"]\n{once}' for name in ("away", "behind", "secure"))
@@ -143,6 +155,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, idp: IdentityProvider) -> 
             for name in env:
                 del os.environ[name]
         made.env = env  # type: ignore[attr-defined]
+        made.collector = collector  # type: ignore[attr-defined]
         yield made
         made.stop()
 
@@ -151,7 +164,7 @@ def talk(gateway: Gateway, idp: IdentityProvider) -> list[bytes]:
     """Call the gateway in all ways in which something can go wrong; return all answers, headers included."""
     answers: list[bytes] = []
     body = {
-        "messages": [{"role": "user", "content": CANARIES["a prompt"]}],
+        "messages": [{"role": "user", "content": f"{CANARIES['a prompt']}, card {CANARIES['a card number']}"}],
         "top_q": CANARIES["a parameter"],
         "tools": [{"type": "function", "function": {"name": CANARIES["a tool"][:64]}}],
     }
@@ -251,7 +264,10 @@ def test_no_secret_gets_anywhere(gateway: Gateway, idp: IdentityProvider) -> Non
     assert any(path.suffix == ".db" for path in state) and any(path.suffix == ".jsonl" for path in state)
     for path, data in state.items():
         leaks += found(str(path.relative_to(gateway.folder)), data)
-    everything = [gateway.log.encode(), printed, titles, *answers, *state.values()]
+    spans = [gzip.decompress(request.body) for request in gateway.collector.requests]  # type: ignore[attr-defined]
+    assert spans
+    leaks += found("a span", b"".join(spans))
+    everything = [gateway.log.encode(), printed, titles, *answers, *state.values(), *spans]
     leaks += [f"a live key, in sink {at}" for at, data in enumerate(everything) if tokens[0].encode() in data]
     leaks += [f"a live token, in sink {at}" for at, data in enumerate(everything) if tokens[1][:30].encode() in data]
     assert leaks == []

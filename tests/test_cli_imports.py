@@ -120,6 +120,8 @@ def test_one_wrong_line_stops_all_of_them_and_each_is_named(lockgate):
         '{"name": "a", "state": "revoked"}',
         '{"name": "a\\ud800"}',
         '{"name": "a", "grants": ' + "[" * 100_000 + "}",
+        '{"name": "a", "grants": {"models": ["\\ud800"]}}',
+        '{"name": "a", "key": "' + "x" * 31 + ',"}',
     ]
     result = lockgate("import", input="\n".join([json.dumps(good), *bad]))
     assert result.exit_code == 1 and listed(lockgate) == []
@@ -143,6 +145,8 @@ def test_one_wrong_line_stops_all_of_them_and_each_is_named(lockgate):
         (15, "'state': there is no such column"),
         (16, "name: 1 to 200 printable"),
         (17, "not JSON"),
+        (18, "grants.models[0]: must be Unicode text"),
+        (19, "key: 32 to 128 printable characters"),
     ):
         assert any(line.startswith(f"line {number}: {text}") for line in told), (number, text, told)
 
@@ -180,6 +184,7 @@ def test_keys_that_are_there_already_or_twice_and_unknown_teams_stop_all(lockgat
         (b"name,key\napp\n", "line 2: must have as many columns as the heading"),
         (b"name\napp,extra\n", "line 2: must have as many columns as the heading"),
         (b'name\n"app\n', "not CSV"),
+        (b"name, name\napp,other\n", "line 1: a column is there twice"),
         (b"title\napp\n", "line 2: 'title': there is no such column"),
         (b"name,concurrent\napp,many\n", "line 2: limits.concurrent: must be a whole number"),
         (b"name\n\xff\n", "the file is not UTF-8 text"),

@@ -106,6 +106,7 @@ def test_revoke_ends_a_key_and_names_an_unknown_one(lockgate):
     unknown = lockgate("revoke", "nobody")
     assert unknown.exit_code == 1
     assert unknown.stderr == "lockgate: there is no key 'nobody': `lockgate keys list` shows all\n"
+    assert "there is no key '\\udcff'" in lockgate("show", "\udcff").stderr
 
 
 @pytest.mark.parametrize("expires", ["30m", "12h", "2w", "2999-01-31", "2999-01-31T12:00:00+02:00"])
@@ -162,6 +163,7 @@ def test_grants_and_limits_are_given_as_options_and_shown_in_dollars(lockgate):
     [
         ("--models", "a,,b", "grants.models[1]: must not be empty"),
         ("--models", "", "grants.models[0]: must not be empty"),
+        ("--models", "\udcff", "grants.models[0]: must be Unicode text"),
         ("--capabilities", "websearch", "grants.capabilities[0]: must be one of audio,"),
         ("--n", "0", "grants.n: must be greater than or equal to 1"),
         ("--max-tokens", "many", "grants.max_tokens: must be a whole number"),

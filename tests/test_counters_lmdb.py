@@ -158,7 +158,25 @@ def test_another_file_in_its_place_is_noticed(store, tmp_path, monkeypatch):
     take(store, (day, 40))
     store.path.rename(tmp_path / "aside")
     (tmp_path / f"{FILE}-lock").unlink()
-    assert left(store, day) == 100
+    (tmp_path / "new").mkdir()
+    other = Lmdb(tmp_path / "new", SIZE)
+    take(other, (day, 10))
+    other.close()
+    other.path.rename(store.path)
+    assert left(store, day) == 90
+
+
+def test_a_file_that_vanishes_hands_nothing_out_again(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("proxy.counters.lmdb.LOOK_S", 0.0)
+    monkeypatch.setattr("proxy.counters.lmdb.AGAIN_S", 0.0)
+    day = Window("d", 100, "month")
+    take(store, (day, 40))
+    store.path.rename(tmp_path / "aside")
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="is gone: stop Lockgate and run `lockgate counters repair`"):
+            take(store, (day, 1))
+    (tmp_path / "aside").rename(store.path)
+    assert left(store, day) == 60
 
 
 def test_a_disk_without_room_is_told(tmp_path, monkeypatch):

@@ -52,7 +52,13 @@ def examples() -> Iterator[Example]:
 EXAMPLES = list(examples())
 PYTHON = [example for example in EXAMPLES if example.language == "python"]
 TESTS = [example for example in PYTHON if "def test_" in example.text]
-PLUGINS = {name[1]: example for example in PYTHON if (name := re.search(r'^    name = "(\w+)"$', example.text, re.M))}
+# The guide's provider is a file that is tested on its own.
+PROVIDERS = [example for example in PYTHON if re.search(r"^    def open\(self", example.text, re.M)]
+PLUGINS = {
+    name[1]: example
+    for example in PYTHON
+    if example not in PROVIDERS and (name := re.search(r'^    name = "(\w+)"$', example.text, re.M))
+}
 SDK = [example for example in PYTHON if "import OpenAI" in example.text]
 TOML = [example for example in EXAMPLES if example.language == "toml"]
 SHELL = [example for example in EXAMPLES if example.language == "sh"]
@@ -75,8 +81,8 @@ def shelf(tmp_path: Path) -> Path:
 
 def test_every_example_is_of_a_kind_that_is_tested() -> None:
     assert {example.language for example in EXAMPLES} == {"python", "toml", "sh"}
-    assert sorted(PYTHON) == sorted([*TESTS, *PLUGINS.values(), *SDK])
-    assert set(PLUGINS) == {"cloud_keys", "codenames"} | {check.__name__ for check in CHECKS}
+    assert sorted(PYTHON) == sorted([*TESTS, *PLUGINS.values(), *PROVIDERS, *SDK])
+    assert set(PLUGINS) == {"cloud_keys", "codenames", "intranet"} | {check.__name__ for check in CHECKS}
 
 
 def test_the_plugins_are_found_in_a_folder(shelf: Path) -> None:
@@ -197,8 +203,8 @@ def test_the_commands_and_targets_that_are_named_exist(path: Path) -> None:
         known = {*commands, *(name for command in commands.values() for name in getattr(command, "commands", ()))}
     for named in re.findall(r"`lockgate ([^`]+)`", path.read_text()):
         assert {word for word in re.split(r"[ |]+", named) if word.islower() and word[0] != "-"} <= known, named
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert set(re.findall(r"(?:^|`)make ([a-z]+)", path.read_text(), re.MULTILINE)) <= set(targets)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", path.read_text(), re.MULTILINE)) <= set(targets)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -14,7 +14,7 @@ from proxy.records.database import migrate
 from proxy.testing import Rig
 
 #: "key": a caller whom a plugin of the chain knows. "admin": an admin key. "local": that, or a caller on this machine.
-#: "open": everybody, as nothing is told there but whether the process answers.
+#: "open": everybody, as nothing is told there but whether the process answers, and what the API is like.
 GATEWAY = {
     "POST /v1/chat/completions": "key",
     "POST /chat/completions": "key",
@@ -25,6 +25,10 @@ GATEWAY = {
     "GET /v1/requests": "key",
     "GET /requests": "key",
     "GET /healthz": "open",
+    "GET /": "open",
+    "GET /docs": "open",
+    "GET /docs/assets/<path:name>": "open",
+    "GET /openapi.json": "open",
 }
 ADMIN = {
     "GET /healthz": "open",
@@ -81,7 +85,8 @@ def test_the_gateway_lets_nobody_in_where_a_key_is_needed(gateway: Flask, route:
         assert (status(gateway, route, **headers) == 401) is refused
         # A path that is only spelt like the route is under the same rule, or none.
         for spelt in (route + "/", route.replace(" /", " //"), route.replace("/models", "/%6dodels")):
-            assert status(gateway, spelt, **headers) in ((401, 404) if refused else (200, 404))
+            # 302: the root, as which this client takes a path of two slashes and one word.
+            assert status(gateway, spelt, **headers) in ((302, 401, 404) if refused else (200, 302, 404))
 
 
 @pytest.mark.parametrize("route", ADMIN)
@@ -94,5 +99,5 @@ def test_the_admin_application_lets_nobody_in_where_a_key_is_needed(administrati
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD"])
 @pytest.mark.parametrize("route", GATEWAY)
 def test_no_other_method_gets_past_the_rule(gateway: Flask, route: str, method: str) -> None:
-    allowed = {"key": (401, 404, 405), "open": (200, 404, 405)}[GATEWAY[route]]
+    allowed = {"key": (401, 404, 405), "open": (200, 302, 404, 405)}[GATEWAY[route]]
     assert status(gateway, f"{method} {route.split(' ', 1)[1]}") in allowed

@@ -53,6 +53,19 @@ def test_a_record_says_who_asked_what_it_cost_and_how_long_it_took(journal):
     assert "mac" not in record and "seq" not in record and "name" not in record
 
 
+def test_a_last_line_that_is_no_record_is_told_once(journal, tmp_path, caplog):
+    whole(journal, "before")
+    journal.close()
+    path = tmp_path / "edited.jsonl"
+    path.write_bytes(journal.path.read_bytes() + b"no record\n[]\n")
+    reader = Records(path)
+    assert [record["id"] for record in reader.read()] == ["before"]
+    for _ in range(3):
+        assert reader.read() == []
+    assert caplog.text.count("is no record, left out") == 2
+    assert reader.offset == path.stat().st_size
+
+
 def test_what_died_before_its_answer_is_lost_at_its_estimate_and_what_had_one_is_not(journal):
     journal.start(asked("lost"))
     journal.start(paid := asked("settled"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -73,11 +74,10 @@ def settles(gateway: Gateway, key: str, expected: tuple[int, str | None]) -> boo
 
 def test_every_worker_follows_a_new_a_rotated_and_a_revoked_key_and_its_team(start_gateway):
     gateway = start_gateway(ECHO, server={"workers": 3})
-    assert len(gateway.worker_pids()) == 3 and settles(gateway, gateway.key, OK)
+    assert len(gateway.worker_pids()) == 3
     key = new_key(gateway.config, "app", team="web")
     assert settles(gateway, key, (403, "unknown_team"))
     write(gateway, teams.create, "web")
-    assert settles(gateway, key, OK)
     pepper = (gateway.folder / "var" / "pepper").read_bytes().strip()
     _, rotated = write(gateway, keys.rotate, pepper, key.split("_")[1], grace_s=3600)
     assert settles(gateway, rotated, OK) and settles(gateway, key, OK)
@@ -86,10 +86,14 @@ def test_every_worker_follows_a_new_a_rotated_and_a_revoked_key_and_its_team(sta
     assert settles(gateway, gateway.key, OK)
 
 
-def test_without_its_database_a_gateway_goes_on_for_a_while_then_says_503_then_comes_back(start_gateway):
+def test_a_database_that_is_held_or_gone_stops_no_request_for_a_while_then_all_get_503_until_it_is_back(start_gateway):
     gateway = start_gateway(ECHO + "\n[keys]\nstale_hours = 0.0015\n")
     path = gateway.folder / "var" / "lockgate.db"
     away = path.with_name("away")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert settles(gateway, gateway.key, OK) and settles(gateway, "lg_unknown", REFUSED)
+        other.execute("ROLLBACK")
     path.rename(away)
     gateway.wait_log("keys: cannot read the database, going on with what it held")
     assert settles(gateway, gateway.key, OK)
@@ -101,15 +105,16 @@ def test_without_its_database_a_gateway_goes_on_for_a_while_then_says_503_then_c
     gateway.wait_log("keys: the database can be read again")
 
 
-def test_a_gateway_whose_pepper_is_lost_does_not_start_and_makes_no_other(start_gateway):
-    gateway = start_gateway()
-    gateway.stop()
-    pepper = gateway.folder / "var" / "pepper"
+def test_a_gateway_whose_pepper_is_lost_does_not_start_and_makes_no_other(tmp_path):
+    config = tmp_path / "lockgate.toml"
+    config.write_text(ECHO + '[server]\nbind = "127.0.0.1:0"\nstate = "var"\n')
+    new_key(config)
+    pepper = tmp_path / "var" / "pepper"
     pepper.unlink()
     done = subprocess.run(
         [sys.executable, "-m", "gunicorn", "-c", str(REPOSITORY / "gunicorn.conf.py")],
-        cwd=gateway.folder,
-        env={**os.environ, "LOCKGATE_CONFIG": str(gateway.config)},
+        cwd=tmp_path,
+        env={**os.environ, "LOCKGATE_CONFIG": str(config)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -120,24 +125,31 @@ def test_a_gateway_whose_pepper_is_lost_does_not_start_and_makes_no_other(start_
     assert not pepper.exists()
 
 
-def test_gateways_that_share_a_postgresql_database_follow_it(start_gateway, postgres, tmp_path, monkeypatch):
+def test_gateways_follow_a_postgresql_that_they_share_and_outlive_it_with_new_workers_too(
+    start_gateway, postgresql, tmp_path, monkeypatch
+):
     secret = tmp_path / "shared-pepper"
     secret.write_text("p" * 40)
-    monkeypatch.setenv("TEST_DATABASE", postgres)
+    monkeypatch.setenv("TEST_DATABASE", postgresql.create())
     toml = ECHO + f'\n[keys]\npepper = {{ file = "{secret}" }}\n[database]\nurl = {{ env = "TEST_DATABASE" }}\n'
     (tmp_path / "lockgate.toml").write_text(toml + f'[server]\nstate = "{tmp_path}/var"\n')
     upgrade(assemble(tmp_path / "lockgate.toml")[0])
-    first, second = start_gateway(toml), start_gateway(toml)
+    first, second = start_gateway(toml), start_gateway(toml, worker="gevent")
     key = new_key(first.config, "app")
     assert settles(first, key, OK) and settles(second, key, OK)
     write(second, keys.revoke, key.split("_")[1])
     assert settles(first, key, REFUSED) and settles(second, key, REFUSED)
-
-
-def test_a_database_that_another_program_holds_stops_no_request(start_gateway):
-    gateway = start_gateway()
-    with closing(sqlite3.connect(gateway.folder / "var" / "lockgate.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        assert settles(gateway, gateway.key, OK) and settles(gateway, "lg_unknown", REFUSED)
-        other.execute("ROLLBACK")
-    assert settles(gateway, new_key(gateway.config, "app"), OK)
+    postgresql.kill()
+    try:
+        for gateway in (first, second):
+            for pid in gateway.worker_pids():
+                os.kill(pid, signal.SIGKILL)
+        for gateway in (first, second):
+            gateway.wait_log(
+                r"Booting worker(?s:.*)Booting worker(?s:.*)keys: cannot read the database, going on with what"
+            )
+            assert settles(gateway, gateway.key, OK) and settles(gateway, key, REFUSED)
+    finally:
+        postgresql.start()
+    for gateway in (first, second):
+        gateway.wait_log("keys: the database can be read again")

@@ -94,9 +94,18 @@ def key_id(gateway):
 
 
 def test_four_workers_grant_exactly_the_limit(worker, start_gateway, upstream):
+    def crowded(request):
+        # More than one worker has room for are held until they are all there.
+        if len(upstream.requests) > 8:
+            gate.open()
+        yield gate
+        yield json_answer(completion())
+
+    gate, upstream.scripts = Gate(), [crowded]
     # One a minute comes back, and the storm is over before that.
     limits = limited(upstream, "requests_per_minute = 1\nburst = 50")
-    gateway = start_gateway(limits, worker=worker, server={"workers": 4})
+    room = {"threads": 8} if worker == "threads" else {}
+    gateway = start_gateway(limits, worker=worker, server={"workers": 4, **room})
     outcomes = storm(gateway, 200)
     assert outcomes.count((200, None)) == 50
     assert outcomes.count((429, "rate_limit_exceeded")) == 150
@@ -125,6 +134,20 @@ def test_four_workers_spend_exactly_the_budget_and_repairing_hands_none_of_it_ou
     assert shown(gateway, key_id(gateway))["budget"]["used"] == 60.0
     assert lockgate(gateway, "limits", "reset", key_id(gateway)).stdout == "1 bucket reset.\n"
     assert shown(gateway, key_id(gateway)) == {}
+
+
+def test_four_workers_count_in_redis_and_repairing_brings_back_what_that_forgot(
+    worker, start_gateway, upstream, redis_server
+):
+    counted = f'[counters]\nstore = "redis"\nurl = "{redis_server.url}"'
+    gateway = start_gateway(limited(upstream, more=counted), worker=worker, server={"workers": 4})
+    with redis_server.client() as client:
+        client.flushall()
+        assert storm(gateway, 100).count((200, None)) == 60
+        client.flushall()
+    lockgate(gateway, "counters", "repair")
+    assert shown(gateway, key_id(gateway))["budget"]["used"] == 60.0
+    assert storm(gateway, 3) == [(429, "insufficient_quota")] * 3
 
 
 def test_a_killed_workers_slots_come_back_and_what_it_set_aside_is_spent_once(start_gateway, upstream):
@@ -192,6 +215,23 @@ def test_a_damaged_file_closes_the_gateway_and_tells_why(start_gateway, upstream
     lockgate(gateway, "counters", "repair")
     gateway.wait_log(r"counters: they can be used again")
     assert storm(gateway, 1) == [(200, None)]
+
+
+def test_a_client_that_leaves_the_line_is_out_of_it(worker, start_gateway, upstream):
+    gate = Gate()
+    upstream.scripts = [lambda request: gate]
+    gateway = start_gateway(limited(upstream, "concurrent = 1\nmax_wait = 60"), worker=worker)
+    body = {"model": "gpt-5", "messages": [{"role": "user", "content": "Hi"}]}
+    with gateway.wire() as first, gateway.wire() as second:
+        first.request(body)
+        upstream.wait_request(1)
+        second.request(body)
+        second.close()
+        until(
+            lambda: [record["attempts"] for record in gateway.records() if record.get("code") == "client_gone"] == [[]]
+        )
+    gate.open()
+    assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize("arguments", [("reset",), ("reset", "key", "--all")])

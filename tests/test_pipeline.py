@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,8 @@ from upstreams import End, Upstream, json_answer, sse, stream_answer
 from proxy import config
 from proxy.app import create_app
 from proxy.errors import ConfigError
+from proxy.gateway import Gateway
+from proxy.metrics.scrape import Scrape
 from proxy.testing import completion, stream
 
 PROBES = '''
@@ -116,6 +119,7 @@ class Rig:
         path = folder / "lockgate.toml"
         path.write_text("\n".join([*lines, more]))
         settings, catalog = config.assemble(path)
+        self.catalog = catalog
         self.app = create_app(settings, catalog)
         self.gateway = self.app.extensions["lockgate"]
         self.gateway.teams = SimpleNamespace(get=lambda name: None)  # there is no database
@@ -181,6 +185,21 @@ def test_plugins_are_started_with_the_gateway_and_all_are_stopped(rig: Callable[
 def test_a_plugin_that_cannot_start_stops_the_worker(rig: Callable[..., Rig]) -> None:
     with pytest.raises(RuntimeError):
         rig(b={"fails": "on_start"})
+
+
+def test_a_start_that_failed_is_stopped_as_far_as_it_came(rig: Callable[..., Rig]) -> None:
+    it = rig()
+    it.gateway.stop()
+    settings, catalog = it.gateway.settings, it.catalog
+    for missing, what in (("journal", OSError), ("metrics", OSError)):
+        shutil.rmtree(settings.server.state / missing)
+        (settings.server.state / missing).touch()
+        it.seen.clear()
+        gateway = Gateway(settings, catalog)
+        with pytest.raises(what):
+            gateway.start()
+        gateway.stop()
+        assert it.seen == [], "a plugin that was not started is not stopped"
 
 
 def test_the_first_identity_wins(rig: Callable[..., Rig], upstream: Upstream) -> None:
@@ -249,6 +268,8 @@ def test_a_plugin_that_fails_in_on_complete_stops_no_other(rig: Callable[..., Ri
     it = rig(a={"fails": "on_complete"})
     assert it.post().status_code == 200
     assert it.seen[-2:] == ["a.on_complete", "b.on_complete"]
+    totals, _ = Scrape(it.gateway.state / "metrics").totals()
+    assert totals["lockgate_plugin_failures"].rows == {("a",): [1.0]}
 
 
 @pytest.mark.parametrize("streamed", [False, True])

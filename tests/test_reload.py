@@ -198,6 +198,13 @@ def test_the_master_outlives_a_worker_that_cannot_start(start_gateway, tmp_path)
     assert ask(gateway).status == 200, "the connection waits in the backlog for the next worker"
 
 
+def test_a_stop_is_heeded_by_a_worker_that_has_just_been_forked(start_gateway, worker):
+    gateway = start_gateway(worker=worker)
+    kill_workers(gateway)
+    gateway.wait_log("(?s)Booting worker.*Booting worker")
+    assert gateway.stop() == 0
+
+
 def test_a_check_that_takes_for_ever_is_ended(tmp_path, monkeypatch):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "slow.py").write_text("import threading\nthreading.Event().wait()\n")

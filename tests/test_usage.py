@@ -11,7 +11,7 @@ import pytest
 from gateways import Gateway
 from hypothesis import given
 from hypothesis import strategies as st
-from upstreams import Gate, Upstream, json_answer, sse, stream_answer, streaming
+from upstreams import FIN, Gate, Upstream, json_answer, sse, stream_answer, streaming
 
 from proxy import estimates
 from proxy.exchange import Usage
@@ -288,11 +288,49 @@ def test_what_an_upstream_refuses_costs_nothing(behind: Gateway, up: Upstream) -
         assert (record["usage"], record["cost"]) == (None, 0)
 
 
-def test_only_the_attempt_that_answered_is_charged(behind: Gateway, up: Upstream) -> None:
+def test_an_attempt_that_was_refused_is_not_charged(behind: Gateway, up: Upstream) -> None:
     up.scripts = [lambda _: json_answer({"error": {"message": "no"}}, 500), lambda _: json_answer(completion())]
     record = asked(behind, {**ASK, "model": "pair"})
     assert (record["target"], record["cost"]) == ("b/mock", 500 + 2000)
     assert record["reserved"] == 100 * PROMPT + 1000 * 4096
+
+
+def broken(request: Any) -> Any:
+    """Accept, and break off where nothing can be handed on: without an event, or in the middle of a whole answer."""
+    if request.json.get("stream"):
+        return [streaming(), FIN]
+    return [json_answer(completion(TEXT))[:-100], FIN]
+
+
+@pytest.mark.parametrize("body", [ASK, STREAM])
+def test_an_answer_that_was_accepted_and_breaks_is_charged_by_estimate(
+    behind: Gateway, up: Upstream, body: dict[str, Any]
+) -> None:
+    up.scripts = [broken]
+    record = asked(behind, body)
+    written = record["usage"]["completion"]
+    assert (record["usage"]["prompt"], record["estimated"]) == (PROMPT, True)
+    assert record["cost"] == PROMPT + written * 10
+    # Of a whole answer the size of what came tells more than nothing.
+    assert TOKENS // 2 < written < TOKENS * 3 if body is ASK else written == 0
+    assert asked(behind, {**ASK, "max_tokens": 7})["usage"]["completion"] == 7
+
+
+@pytest.mark.parametrize("body", [ASK, STREAM])
+def test_all_attempts_that_were_accepted_are_charged(behind: Gateway, up: Upstream, body: dict[str, Any]) -> None:
+    up.scripts = [broken, lambda r: stream_answer(stream()) if r.json.get("stream") else json_answer(completion())]
+    record = asked(behind, {**body, "model": "pair"})
+    lost = record["usage"]["completion"] - 2
+    assert (record["target"], record["usage"]["prompt"], record["estimated"]) == ("b/mock", PROMPT + 5, True)
+    assert record["cost"] == (PROMPT + lost * 10) + (500 + 2000)
+
+
+def test_an_error_that_stands_in_place_of_an_answer_costs_nothing(behind: Gateway, up: Upstream) -> None:
+    error = {"error": {"message": "no", "type": "server_error"}}
+    up.scripts = [lambda r: stream_answer([error]) if r.json.get("stream") else json_answer(error)]
+    for body in (ASK, STREAM):
+        record = asked(behind, body)
+        assert (record["usage"], record["cost"]) == (None, 0)
 
 
 def test_a_request_that_was_refused_costs_nothing(behind: Gateway) -> None:

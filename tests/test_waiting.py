@@ -10,6 +10,7 @@ import pytest
 from proxy.counters import Claim, Counters, Memory, Rate, Slots, Unavailable
 from proxy.counters.scopes import ScopeField, scoped
 from proxy.counters.waiting import Waiting
+from proxy.errors import Reject
 
 RATE, SLOTS = Rate("r", 60), Slots("s", 1)
 
@@ -19,6 +20,10 @@ def until(condition):
     while not condition():
         assert time.monotonic() < deadline
         waiting.wait(0.005)
+
+
+def refused(name, wait_s):
+    return Claim(b"", [(SLOTS, 1)], [], refused=0, wait_s=wait_s)
 
 
 class Door:
@@ -59,7 +64,7 @@ class Door:
             return Claim(b"", [(SLOTS, 1)], [], refused=0, wait_s=1.0)
 
     def _take(self, team, name, longest_s):
-        claim = self.waiting.take(("s",), team, longest_s, self.attempt)
+        claim = self.waiting.take(("s",), team, longest_s, self.attempt, refused)
         if claim.granted:
             with self._lock:
                 self.granted.append(name)
@@ -87,9 +92,9 @@ def test_the_line_and_each_teams_part_of_it_are_bounded():
     door = Door(waiting)
     door.come("a")
     door.come("a")
-    assert not waiting.take(("s",), "a", 20.0, door.attempt).granted
+    assert not waiting.take(("s",), "a", 20.0, door.attempt, refused).granted
     door.come("b")
-    assert not waiting.take(("s",), "c", 20.0, door.attempt).granted
+    assert not waiting.take(("s",), "c", 20.0, door.attempt, refused).granted
     assert waiting.count == 3
     door.open(3)
 
@@ -99,7 +104,7 @@ def test_who_comes_later_does_not_overtake_those_who_wait():
     door = Door(waiting)
     door.come("a")
     door._open = 1  # what comes free is for the one in line, who has not noticed yet
-    assert not waiting.take(("s",), "b", 0.0, door.attempt).granted
+    assert not waiting.take(("s",), "b", 0.0, door.attempt, refused).granted
     waiting.stir()
     until(lambda: door.granted == ["a"])
 
@@ -108,7 +113,7 @@ def test_nobody_waits_longer_than_allowed():
     waiting = Waiting(10, 10)
     door = Door(waiting)
     began = time.monotonic()
-    claim = waiting.take(("s",), "a", 0.2, door.attempt)
+    claim = waiting.take(("s",), "a", 0.2, door.attempt, refused)
     assert not claim.granted
     assert time.monotonic() - began >= 0.2
     assert waiting.count == 0
@@ -125,9 +130,54 @@ def test_one_who_fails_while_in_line_leaves_it():
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        waiting.take(("s",), "a", 5.0, attempt)
+        waiting.take(("s",), "a", 5.0, attempt, refused)
     assert waiting.count == 0
     assert waiting._lines == {}
+
+
+def test_one_whose_client_has_left_leaves_the_line():
+    waiting, gone = Waiting(10, 10), threading.Event()
+    door = Door(waiting)
+
+    def check():
+        if gone.is_set():
+            raise ConnectionError
+
+    def stand():
+        with pytest.raises(ConnectionError):
+            waiting.take(("s",), "a", 60.0, door.attempt, refused, check)
+
+    thread = threading.Thread(target=stand)
+    thread.start()
+    until(lambda: waiting.count == 1)
+    gone.set()
+    thread.join()
+    assert waiting.count == 0
+
+
+def test_who_is_not_let_into_the_line_is_told_of_its_own_buckets_and_takes_nothing_of_them():
+    counters = Counters(Memory(lambda: 1000.0), threads=4)  # one may wait
+    team, own, slots = Rate("team", 60, 1), Rate("own", 100), Slots("slots", 5)
+    counters.take([(team, 1)])
+    over = threading.Event()
+
+    def left():
+        return over.is_set()
+
+    def stand():
+        with pytest.raises(Reject):
+            counters.take_in_line([(team, 1)], "t", 60.0, left=left)
+
+    waiter = threading.Thread(target=stand)
+    waiter.start()
+    until(lambda: counters.waiting.count == 1)
+    claim = counters.take_in_line([(own, 7), (slots, 1), (team, 1)], "t", 60.0)
+    assert (claim.granted, claim.refused, claim.wait_s) == (False, 2, 1.0)
+    assert [state.left for state in claim.states] == [100, 0, 0]
+    assert counters.take([(own, 100)]).granted
+    over.set()
+    waiter.join()
+    counters.close()
 
 
 def test_slots_are_held_for_as_long_as_they_are_not_settled(monkeypatch):
@@ -189,13 +239,13 @@ def test_a_scope_names_its_bucket_and_nothing_in_it_is_taken_for_another(scope, 
 
 
 @pytest.mark.parametrize(
-    ("address", "name"),
-    [("10.1.2.3", "address=10.1.2.3"), ("::ffff:10.1.2.3", "address=10.1.2.3"), ("unix:", "address=unix:"), ("", None)],
+    ("address", "value"), [("10.1.2.3", "10.1.2.3"), ("::ffff:10.1.2.3", "10.1.2.3"), ("unix:", "unix:"), ("", None)]
 )
-def test_callers_without_a_key_are_told_apart_by_address(address, name):
-    assert scoped("key", subject=None, team=None, model=None, address=address) == name
-    assert scoped("address+key", subject=None, team=None, model=None, address=address) == name
-    assert scoped("key+team", subject=None, team=None, model=None, address=address) is None
+def test_callers_without_a_key_are_told_apart_by_address(address, value):
+    facts = {"subject": None, "team": None, "model": None, "address": address}
+    assert scoped("key", **facts) == (value and f"keyless={value}")
+    assert scoped("key+address", **facts) == (value and f"keyless={value}+address={value}")
+    assert scoped("key+team", **facts) is None
 
 
 def test_the_order_in_a_scope_does_not_matter():

@@ -74,5 +74,4 @@ def _from_here() -> bool:
 
 
 def _json(said: object, status: int = 200) -> Response:
-    # SQLAlchemy's names of columns are a kind of text of their own.
-    return Response(orjson.dumps(said, option=orjson.OPT_NON_STR_KEYS), status, mimetype=JSON)
+    return Response(orjson.dumps(said), status, mimetype=JSON)

@@ -23,7 +23,7 @@ def asked(kind: str, name: str | None = None) -> Iterator[None]:
     """Turn a `ValueError` of the block, or a `KeyError` for a `name` that is unknown, into what the command says."""
     try:
         yield
-    except KeyError as problem:
+    except (KeyError, UnicodeEncodeError) as problem:  # what is no text is no id either
         raise ConfigError([f"there is no {kind} {name!r}: `lockgate {kind}s list` shows all"]) from problem
     except ValueError as problem:
         raise ConfigError(str(problem).splitlines()) from problem

@@ -156,8 +156,8 @@ def _secret(said: dict[str, Any]) -> None:
         raise ValueError("key, digest: one of them is enough")
     if not re.fullmatch(r"[0-9a-f]{64}", said.get("digest", "0" * 64)):
         raise ValueError("digest: 64 hexadecimal digits are needed")
-    if not re.fullmatch(r"[!-~]{32,128}", said.get("key", "x" * 32)):
-        raise ValueError("key: 32 to 128 printable characters of ASCII without spaces are needed")
+    if not re.fullmatch(r"[!-+\--~]{32,128}", said.get("key", "x" * 32)):  # a comma stands between two headers
+        raise ValueError("key: 32 to 128 printable characters of ASCII without spaces and commas are needed")
 
 
 def _jsonl(file: Iterable[str], problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -178,6 +178,9 @@ def _jsonl(file: Iterable[str], problems: Problems) -> Iterator[tuple[int, dict[
 def _csv(file: Iterable[str], problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(file, strict=True)
     try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+        if len(set(names)) < len(names):
+            problems.note(1, "a column is there twice")
         for row in reader:
             if None in row or None in row.values():
                 problems.note(reader.line_num, "must have as many columns as the heading")

@@ -85,5 +85,13 @@ def described(text: str, **more: Any) -> dict[str, Any]:
 
 def texts(help: str, **kwargs: Any) -> fields.List[str]:
     """Return a field for a list of texts, none of them empty."""
-    item = fields.String(validate=validate.Length(min=1))
+    item = fields.String(validate=(validate.Length(min=1), _encodable))
     return fields.List(item, metadata=described(help), **kwargs)
+
+
+def _encodable(text: str) -> None:
+    # On the command line, what is not UTF-8 becomes half a surrogate pair, which no database takes.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValidationError("must be Unicode text") from None

@@ -185,6 +185,9 @@ class ServerSchema(Schema):
         load_default=_server.target_headers,
         metadata=described("tell callers x-lockgate-target and x-lockgate-attempts"),
     )
+    docs = FlagField(
+        load_default=_server.docs, metadata=described("serve the API's reference: /docs and /openapi.json")
+    )
 
 
 class KeysSchema(Schema):

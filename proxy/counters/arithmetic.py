@@ -15,6 +15,7 @@ MINUTE_MS = 60_000
 KEPT_S = 3 * 86400
 #: What was used beyond a rate's burst is owed, up to an hour of the limit: no wrong usage shuts a caller out for good.
 OWED_MINUTES = 60
+NEVER = float("inf")
 #: Nobody knows when a slot becomes free.
 SLOT_WAIT_S = 1.0
 
@@ -42,39 +43,41 @@ def take(records: Records, claim: Claim, now_ms: int, wall_s: float) -> None:
 
     `now_ms` comes from a clock that nobody sets, `wall_s` from the one that people set, for the calendar.
     """
-    get, writes, before = records.get, [], []
+    get, writes, before, states, places = records.get, [], [], claim.states, claim.places
     waits: list[tuple[float, int]] = []
     for at, (bucket, amount) in enumerate(claim.wants):
         if type(bucket) is Rate:
-            key, limit = bucket.key, bucket.limit
-            raw = get(key)
-            level, capacity = _level(raw, limit, now_ms), bucket.burst * MINUTE_MS
-            if raw and _RATE.unpack(raw)[1] > now_ms:
-                # The clock was set back: what comes back is counted from now on, also if all that follows is refused.
-                records.put(key, _RATE.pack(level, now_ms, limit, bucket.burst))
+            key, limit, burst = bucket.key, bucket.limit, bucket.burst
+            raw, level, capacity = get(key), 0, burst * MINUTE_MS
+            if raw is not None:
+                level, at_ms, _, _ = _RATE.unpack(raw)
+                if at_ms <= now_ms:
+                    level = max(0, level - (now_ms - at_ms) * limit)
+                else:
+                    # The clock was set back: what comes back is counted from now on, also if what follows is refused.
+                    records.put(key, _RATE.pack(level, now_ms, limit, burst))
             before.append(level)
             after = level + amount * MINUTE_MS
             if after > capacity:
-                never = amount > bucket.burst
-                waits.append((float("inf") if never else -(-(after - capacity) // limit) / 1000, at))
+                waits.append((NEVER if amount > burst else -(-(after - capacity) // limit) / 1000, at))
             else:
                 level = after
-            value = _RATE.pack(level, now_ms, limit, bucket.burst)
-            claim.states.append(State(max(0, capacity - level) // MINUTE_MS, level / limit / 1000))
-            claim.places.append((key, 0))
+            value = _RATE.pack(level, now_ms, limit, burst)
+            states.append(State((capacity - level) // MINUTE_MS if level < capacity else 0, level / limit / 1000))
+            places.append((key, 0))
         elif type(bucket) is Window:
             label, _, end = window(bucket.every, bucket.zone, wall_s)
-            key, limit = bucket.key + b"@" + label.encode(), bucket.limit
+            key, limit = bucket.key + label, bucket.limit
             raw = get(key)
             used = _WINDOW.unpack(raw)[0] if raw else 0
             before.append(used)
             if used + amount > limit and not bucket.soft:
-                waits.append((float("inf") if amount > limit else end - wall_s, at))
+                waits.append((NEVER if amount > limit else end - wall_s, at))
             else:
                 used = min(used + amount, LARGEST)
             value = _WINDOW.pack(used, limit, int(end))
-            claim.states.append(State(max(0, limit - used), end - wall_s))
-            claim.places.append((key, int(end)))
+            states.append(State(limit - used if used < limit else 0, end - wall_s))
+            places.append((key, int(end)))
         else:
             assert type(bucket) is Slots
             key, limit, term_ms = bucket.key, bucket.limit, int(bucket.term_s * 1000)
@@ -90,12 +93,12 @@ def take(records: Records, claim: Claim, now_ms: int, wall_s: float) -> None:
                 leases += _LEASE.pack(claim.id, now_ms + term_ms)
                 taken += 1
             value = _SLOTS.pack(limit, term_ms) + leases
-            claim.states.append(State(max(0, limit - taken), bucket.term_s))
-            claim.places.append((key, 0))
+            states.append(State(max(0, limit - taken), bucket.term_s))
+            places.append((key, 0))
         writes.append((key, value))
     if waits:
         wait_s, claim.refused = max(waits)
-        claim.wait_s = None if wait_s == float("inf") else wait_s
+        claim.wait_s = None if wait_s == NEVER else wait_s
         for (bucket, _), state, found in zip(claim.wants, claim.states, before, strict=True):
             if type(bucket) is Rate:
                 state.left = max(0, bucket.burst * MINUTE_MS - found) // MINUTE_MS
@@ -139,7 +142,7 @@ def renew(records: Records, leases: Sequence[tuple[Slots, bytes]], now_ms: int) 
 def restore(records: Records, bucket: Window, at: float, used: int) -> None:
     """Raise the count of the window around `at` to at least `used`."""
     label, _, end = window(bucket.every, bucket.zone, at)
-    key = bucket.key + b"@" + label.encode()
+    key = bucket.key + label
     raw = records.get(key)
     before = _WINDOW.unpack(raw)[0] if raw else 0
     records.put(key, _WINDOW.pack(min(max(before, used), LARGEST), bucket.limit, int(end)))

@@ -6,14 +6,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from proxy.counters.buckets import LARGEST, Bucket, Claim, Rate, Slots, Want, Window, amount
+from proxy.counters.buckets import LARGEST, Bucket, Claim, Rate, Slots, State, Want, amount
 from proxy.counters.embedded import Memory, Store, Unavailable
 from proxy.counters.waiting import Waiting
 from proxy.errors import ConfigError, Reject
+from proxy.guardian import CLIENT_GONE
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -60,8 +61,12 @@ class Counters:
         Negative amounts count as none. While the store is out of reach, `divide` goes on with this worker's share of
         each limit; without it, or where the store itself is damaged or full, `Reject` (503) is raised.
         """
-        slots = any(type(bucket) is Slots for bucket, _ in wants)
-        wants = [(bucket, wanted if 0 <= wanted <= LARGEST else amount(wanted)) for bucket, wanted in wants]
+        slots = absurd = False
+        for bucket, wanted in wants:
+            slots = slots or type(bucket) is Slots
+            absurd = absurd or not 0 <= wanted <= LARGEST
+        if absurd:
+            wants = [(bucket, amount(wanted)) for bucket, wanted in wants]
         claim = Claim(os.urandom(16) if slots else b"", wants, [])
         down = self._down
         if down is None:
@@ -86,13 +91,35 @@ class Counters:
             self._hold(claim)
         return claim
 
-    def take_in_line(self, wants: Sequence[Want], team: str, longest_s: float, *, divide: bool = False) -> Claim:
+    def take_in_line(
+        self,
+        wants: Sequence[Want],
+        team: str,
+        longest_s: float,
+        *,
+        divide: bool = False,
+        left: Callable[[], bool] = lambda: False,
+    ) -> Claim:
         """Take as `take` does, waiting up to `longest_s` seconds for it, in a line that is fair among teams.
 
-        A quarter of the worker's threads may wait, a sixteenth for one team; others are refused at once.
+        A quarter of the worker's threads may wait, a sixteenth for one team; others are refused at once. `left` says
+        whether the one who waits has gone, which raises `Reject`.
         """
         names = tuple(bucket.name for bucket, _ in wants)
-        return self.waiting.take(names, team, longest_s, lambda: self.take(wants, divide=divide))
+
+        def refused(name: str, wait_s: float) -> Claim:
+            """Make the claim of one who was not let to the buckets: it takes nothing, and tells what they hold."""
+            claim = self.take([(bucket, 0) for bucket, _ in wants if type(bucket) is not Slots], divide=divide)
+            states = iter(claim.states)
+            claim.states = [State(0, 0.0) if type(bucket) is Slots else next(states) for bucket, _ in wants]
+            claim.wants, claim.refused, claim.wait_s = wants, names.index(name), wait_s
+            return claim
+
+        def check() -> None:
+            if left():
+                raise Reject(499, CLIENT_GONE, "The client has gone.")
+
+        return self.waiting.take(names, team, longest_s, lambda: self.take(wants, divide=divide), refused, check)
 
     def settle(self, claim: Claim, *spent: int) -> None:
         """Count what was spent, want by want, instead of what was taken, and release the slots; once, and never raises.
@@ -105,13 +132,14 @@ class Counters:
             claim.settled = True
             if claim.id:
                 self._held.pop(claim.id, None)
-        if self.down and not claim.local:
+        if self._down is not None and not claim.local:
             return
         try:
-            claim.store.settle(claim, [amount(value) for value in spent])
+            claim.store.settle(claim, [value if 0 <= value <= LARGEST else amount(value) for value in spent])
         except Unavailable as failure:
             self._failed(failure)
-        self.waiting.stir()
+        if self.waiting.count:
+            self.waiting.stir()
 
     def close(self) -> None:
         """Let go of the store."""
@@ -200,8 +228,6 @@ def share(bucket: Bucket, parts: int) -> Bucket:
     """Return the bucket with one of so many parts of its limit, at least one."""
     if isinstance(bucket, Rate):
         return replace(bucket, limit=max(1, bucket.limit // parts), burst=max(1, bucket.burst // parts))
-    if isinstance(bucket, Window):
-        return replace(bucket, limit=max(1, bucket.limit // parts))
     return replace(bucket, limit=max(1, bucket.limit // parts))
 
 

@@ -50,6 +50,7 @@ class Lmdb(Embedded):
         self._lock = threading.Lock()
         self._env: Any = None
         self._file: tuple[int, int] | None = None
+        self._found = False
         self._pid = os.getpid()
         self._look_at = 0.0
         self._failed: Unavailable | None = None
@@ -136,16 +137,21 @@ class Lmdb(Embedded):
 
     def _open(self) -> None:
         """Open the file, or another one that has taken its place."""
+        identity = _identity(self.path)
         if self._env is not None:
-            if self._file == _identity(self.path):
+            if self._file == identity:
                 return
             # Not closed: another thread may be waiting in it. It goes with the last of them.
             self._env = None
+        if identity is None and self._found:
+            # A new one would hand all budgets out again.
+            raise OSError(None, f"is gone: {REPAIR}")
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         kind = remote(self.path)
         if kind is not None:
             raise OSError(None, f"is on a network file system ({kind}): server.state must be on a local disk")
         with _alone(self.path) as descriptor:
+            self._found = True
             before = os.fstat(descriptor).st_size
             # Nothing is forced to the disk: counts outlive processes without that, a loss of power ends them anyway.
             # With writemap a commit needs no system call.

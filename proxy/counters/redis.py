@@ -55,7 +55,7 @@ class Redis:
                     more = bucket.burst
                 elif type(bucket) is Window:
                     label, begin_s, end_s = window(bucket.every, bucket.zone, wall)
-                    key, begin, end, more = _in(key, label), int(begin_s * 1000), int(end_s * 1000), int(bucket.soft)
+                    key, begin, end, more = key + label, int(begin_s * 1000), int(end_s * 1000), int(bucket.soft)
                 elif type(bucket) is Slots:
                     more = int(bucket.term_s * 1000)
                 keys.append(key)
@@ -106,7 +106,7 @@ class Redis:
             keys, arguments = [], [self._now()]
             for bucket, at, used in some:
                 label, _, end = window(bucket.every, bucket.zone, at)
-                keys.append(_in(_key(bucket), label))
+                keys.append(_key(bucket) + label)
                 arguments += (used, bucket.limit, int(end * 1000))
             with _explained():
                 self._restore(keys=keys, args=arguments)
@@ -203,10 +203,6 @@ def _batches(entries: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 def _key(bucket: Rate | Window | Slots) -> bytes:
     return TAG + bucket.key
-
-
-def _in(key: bytes, label: str) -> bytes:
-    return key + b"@" + label.encode()
 
 
 def _status(key: bytes, row: Any, now_ms: int) -> Status:

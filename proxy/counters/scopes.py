@@ -28,19 +28,17 @@ def scoped(scope: str, *, subject: str | None, team: str | None, model: str | No
     `model` is the name in the configuration, for a pattern stands for any number of names. A caller without a key
     counts by the address, and an IPv6 address by its network of 64 bits, of which one caller has all.
     """
+    values = {"key": subject, "team": team, "model": model, "address": _network(address)}
     names = []
     for part in scope.split("+"):
         if part == "key" and subject is None:
-            part, value = "address", _network(address)
-        elif part == "address":
-            value = _network(address)
+            # Not `address`: that scope has a bucket of its own, and no claim may have one bucket twice.
+            part, value = "keyless", values["address"]
         else:
-            value = {"key": subject, "team": team, "model": model}[part]
+            value = values[part]
         if not value:
             return None
-        name = f"{part}={quote(value, safe=':*.')}"
-        if name not in names:
-            names.append(name)
+        names.append(f"{part}={quote(value, safe=':*.')}")
     return "+".join(names)
 
 

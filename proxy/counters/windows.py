@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
-_current: dict[tuple[str, str], tuple[str, float, float]] = {}
+_current: dict[tuple[str, str], tuple[bytes, float, float]] = {}
 
 
 def zone_of(name: str) -> tzinfo:
@@ -18,8 +18,8 @@ def zone_of(name: str) -> tzinfo:
         raise ValueError(f"no time zone is called {name!r} on this system") from failure
 
 
-def window(every: str, zone: str, at: float) -> tuple[str, float, float]:
-    """Return the day, week or month around `at`: its first date as text, when it begins, when the next one does.
+def window(every: str, zone: str, at: float) -> tuple[bytes, float, float]:
+    """Return the day, week or month around `at`: `@` and its first date, when it begins, when the next one does.
 
     Times are seconds since 1970. A day may have 23 or 25 hours.
     """
@@ -29,7 +29,7 @@ def window(every: str, zone: str, at: float) -> tuple[str, float, float]:
     return found
 
 
-def _window(every: str, zone: tzinfo, at: float) -> tuple[str, float, float]:
+def _window(every: str, zone: tzinfo, at: float) -> tuple[bytes, float, float]:
     day = datetime.fromtimestamp(at, zone).date()
     if every == "day":
         first, after = day, day + timedelta(1)
@@ -39,7 +39,7 @@ def _window(every: str, zone: tzinfo, at: float) -> tuple[str, float, float]:
     else:
         first = day.replace(day=1)
         after = (first + timedelta(31)).replace(day=1)
-    return first.isoformat(), _midnight(first, zone), _midnight(after, zone)
+    return f"@{first}".encode(), _midnight(first, zone), _midnight(after, zone)
 
 
 def _midnight(day: date, zone: tzinfo) -> float:

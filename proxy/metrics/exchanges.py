@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxy.errors import CODE
 from proxy.exchange import Attempt, Exchange
 from proxy.metrics.registry import OTHER, Registry
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from proxy.gateway import Gateway
     from proxy.routing import Breaker
 
-#: What a code looks like: an upstream's words, which may repeat a caller's, are none.
-CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 TOKENS = ("prompt", "completion", "cached", "cache_write", "reasoning", "audio")
 #: Upper bounds in seconds for the longest silence within a stream.
 GAPS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -54,7 +52,7 @@ class Metrics(Registry):
             "lockgate_upstream_attempt_seconds", "How long until targets began to answer, or failed.", ("target",)
         )
         self._findings = self.counter("lockgate_findings_total", "What plugins found, by their labels.", ("finding",))
-        self._failures = self.counter("lockgate_plugin_failures_total", "Exchanges ended by a plugin.", ("plugin",))
+        self._failures = self.counter("lockgate_plugin_failures_total", "Hooks and filters that raised.", ("plugin",))
         self.add, self._begun = self.slot.add, ((self._in_flight.at, 1.0),)
 
     def begun(self, exchange: Exchange) -> None:
@@ -91,6 +89,10 @@ class Metrics(Registry):
         if outcome.culprit is not None:
             changes.append((self._failures.labels(outcome.culprit).at, 1.0))
         self.add(changes)
+
+    def failed(self, plugin: str) -> None:
+        """Count a plugin that could not take the end of an exchange."""
+        self._failures.labels(plugin).inc()
 
     def watch(self, gateway: Gateway) -> None:
         """Follow the state of a worker's parts, from now on."""

@@ -8,6 +8,7 @@ import os
 import select
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict
@@ -24,8 +25,7 @@ log = logging.getLogger("lockgate")
 EVERY_S = 1.0
 #: When a worker tries first: one that fails at its start, or is replaced at once, needs none.
 FIRST_S = 2.0
-#: How long a worker leaves the lock to others after it has started a shipper: one that dies at once is not
-#: started again and again.
+#: The least time between two shippers that a worker starts: one that dies at once is not started again and again.
 AGAIN_S = 5.0
 #: Where the shipper finds its lock.
 LOCK = 3
@@ -50,7 +50,7 @@ class Election:
         self._request = request(settings)
         self._pid: int | None = None
         self._pipe = -1
-        self._rests = FIRST_S
+        self._next = time.monotonic() + FIRST_S
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="shipper", daemon=True)
 
@@ -71,7 +71,7 @@ class Election:
                 self._turn()
             except Exception as failure:  # whatever it is: the next turn may go better
                 log.error("the ledger's shipper cannot be started: %s: %s", type(failure).__name__, failure)
-                self._rests = AGAIN_S
+                self._next = time.monotonic() + AGAIN_S
 
     def _turn(self) -> None:
         if self._pid is not None:
@@ -79,9 +79,7 @@ class Election:
                 if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
                     return
             self._let_go()
-            self._rests = AGAIN_S
-        self._rests -= EVERY_S
-        if self._rests > 0:
+        if time.monotonic() < self._next:
             return
         descriptor = host.lock(self._state)
         if descriptor is None:
@@ -98,6 +96,7 @@ class Election:
             actions = [(os.POSIX_SPAWN_DUP2, reading, 0), (os.POSIX_SPAWN_DUP2, descriptor, LOCK)]
             arguments = [sys.executable, "-P", "-c", BOOT, str(PACKAGE.parent)]
             self._pid = os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions)
+            self._next = time.monotonic() + AGAIN_S
         finally:
             os.close(reading)
         # Through the pipe, which is shorter than its buffer: arguments and environments can be read by others.

@@ -39,6 +39,7 @@ def end(exchange: Exchange, begun: int | None, settled: bool, now: float) -> byt
         "attempts": [[a.target, a.status, a.code, a.seconds] for a in exchange.attempts],
         "first_event_s": outcome.first_event_s,
         "duration_s": outcome.duration_s,
+        "bytes_in": outcome.bytes_in,
         "bytes_out": outcome.bytes_out,
         "trace": exchange.trace,
         "findings": exchange.findings,

@@ -44,6 +44,6 @@ def used(
         query = query.where(usage.c[BY[name]] == value)
     times = [usage.c.start for name in by if BY[name] == "start"]
     query = query.group_by(*(usage.c[BY[name]] for name in by)).order_by(*times, func.sum(usage.c.cost).desc())
-    rows = [dict(row._mapping) for row in connection.execute(query)]
+    rows = [dict(zip((*by, *SUMS), row, strict=True)) for row in connection.execute(query)]
     # PostgreSQL's sums of 64-bit numbers are decimals.
     return [row | {name: int(row[name]) for name in SUMS if row[name] is not None} for row in rows if row["requests"]]

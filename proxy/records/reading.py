@@ -19,8 +19,8 @@ Record = dict[str, Any]
 FIELDS = (
     "key", "id", "state", "time", "settled", "ended", "subject", "team", "path", "model", "target", "stream", "client",
     "agent", "prompt", "reserved", "status", "code", "complete", "client_gone", "culprit", "finish", "usage",
-    "estimated", "cost", "attempts", "first_event_s", "upstream_s", "ours_s", "duration_s", "bytes_out", "trace",
-    "findings",
+    "estimated", "cost", "attempts", "first_event_s", "upstream_s", "ours_s", "duration_s", "bytes_in",
+    "bytes_out", "trace", "findings",
 )  # fmt: skip
 _BLANK: Record = dict.fromkeys(FIELDS)
 _NOT_KEPT = ("seq", "kind", "start", "mac")
@@ -29,8 +29,8 @@ _NOT_KEPT = ("seq", "kind", "start", "mac")
 def lines(path: Path, offset: int = 0) -> Iterator[tuple[Line, int]]:
     """Yield the lines of one file from byte `offset` on, each with the offset behind it, also while it grows.
 
-    A last line that is not whole, since it is being written or its writer died, is left out; one amid others that is
-    no record is logged and left out.
+    A last line that is not whole, since it is being written or its writer died, is left out; a whole one that is no
+    record is logged, and comes empty.
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -42,10 +42,10 @@ def lines(path: Path, offset: int = 0) -> Iterator[tuple[Line, int]]:
                 line = orjson.loads(raw)
             except orjson.JSONDecodeError:
                 line = None
-            if isinstance(line, dict):
-                yield line, offset
-            else:
+            if not isinstance(line, dict):
                 logger.warning("%s: the line before byte %d is no record, left out", path, offset)
+                line = {}
+            yield line, offset
 
 
 def alive(path: Path) -> bool:

@@ -14,8 +14,8 @@ from proxy.records.tables import TOKENS, requests, usage
 
 LARGEST = (1 << 63) - 1
 HOUR_S, DAY_S = 3600, 86400
-#: What is added up in the table of usage.
-SUMS = tuple(column.name for column in usage.c if not column.primary_key)
+#: What is added up in the table of usage. SQLAlchemy's names are a kind of text of their own, which orjson refuses.
+SUMS = tuple(str(column.name) for column in usage.c if not column.primary_key)
 
 Row = dict[str, Any]
 
@@ -96,4 +96,4 @@ def _replaced(value: Any) -> Any:
     return [_replaced(item) for item in value] if isinstance(value, list) else value
 
 
-_FITS = tuple((column.name, _fit(column.type)) for column in requests.c)
+_FITS = tuple((str(column.name), _fit(column.type)) for column in requests.c)

@@ -18,14 +18,17 @@ from sqlalchemy import Connection, Text, cast, null, select
 from proxy.errors import Reject
 from proxy.exchange import Identity
 from proxy.keys import digest
+from proxy.records.copy import Copy, Held
 from proxy.records.database import Database
 from proxy.records.tables import keys, retired, teams, versions
 from proxy.teams import Team
 
 logger = logging.getLogger(__name__)
 
-#: No key is half as long; what is longer is cut before it is digested, which makes it no key either.
-LONGEST_TOKEN = 128
+#: No key is longer than one byte less; what is longer is cut before it is digested, which makes it no key either.
+LONGEST_TOKEN = 129
+#: The copy on the disk is renewed after each change, and so often while keys go on being valid without the database.
+COPIES = 24
 #: Identities that are kept made up, of the keys in use.
 MOST_HOT = 4096
 #: Rows that are fetched at a time, so that reading all of them needs no memory for all at once.
@@ -50,8 +53,8 @@ class Snapshot:
     """Which identity belongs to which key. Looking one up touches no database, also for a key that does not exist.
 
     `start` reads all keys and raises what went wrong; from then on a thread follows the database's version every
-    `interval_s` seconds. While the database fails, the keys last read stay valid for `stale_s` seconds. `clock` gives
-    seconds since 1970, `ticks` those since any moment.
+    `interval_s` seconds. While the database fails, the keys last read stay valid for `stale_s` seconds; a worker that
+    starts meanwhile has them from `copy`. `clock` gives seconds since 1970, `ticks` those since any moment.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Snapshot:
         pepper: bytes,
         *,
         stale_s: float = math.inf,
+        copy: Copy | None = None,
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
         interval_s: float = 1.0,
@@ -69,6 +73,9 @@ class Snapshot:
         self._database = database
         self._pepper = pepper
         self._stale_s = stale_s
+        self._copy = copy
+        #: Generation, version and time of what was copied last.
+        self._copied = (-1, -1, -math.inf)
         self._clock = clock
         self._ticks = ticks
         self._interval_s = interval_s
@@ -111,7 +118,7 @@ class Snapshot:
 
     def refresh(self) -> None:
         """Take over what has changed in the database; raises one of `Database.failures`."""
-        begun = self._ticks()
+        begun, now = self._ticks(), self._clock()
         with self._database.read() as connection:
             newest = connection.execute(select(versions.c.version)).scalar_one()
             generation = self._database.generation
@@ -124,10 +131,17 @@ class Snapshot:
                 self._teams = {**known, **_teams(connection, -1 if whole else self.version)}
                 self._records, self._generation, self.version = records, generation, newest
         self._read = begun
+        if self._copy is not None:
+            self._keep(self._copy, now)
 
     def start(self) -> None:
-        """Read all keys, then follow the database until `stop`."""
-        self.refresh()
+        """Read all keys, from the copy where the database cannot be read, then follow the database until `stop`."""
+        try:
+            self.refresh()
+        except Database.failures as failure:
+            if self._copy is None or not self._restore(self._copy):
+                raise
+            self._failed(failure)
         self._thread.start()
 
     def stop(self) -> None:
@@ -158,6 +172,31 @@ class Snapshot:
                 _end.pack(end),
                 orjson.dumps([id, name, team, orjson.Fragment(grants), orjson.Fragment(limits)]),
             )
+
+    def _keep(self, copy: Copy, read: float) -> None:
+        generation, version, last = self._copied
+        fresh_s = self._stale_s / COPIES
+        if (generation, version) == (self._generation, self.version) and read - last < fresh_s:
+            return
+        known = [(team.name, dict(team.grants), dict(team.limits)) for team in self._teams.values() if team]
+        held = Held(read, self.version, self._records, known)
+        try:
+            # Of another database with the same version the file could hold other keys.
+            done = copy.write(held, unless_s=fresh_s if generation == self._generation else None)
+        except OSError as failure:
+            logger.error("keys: cannot be copied for workers that start while the database is away: %r", failure)
+            done = True  # tried again with the next change
+        if done:
+            self._copied = (self._generation, self.version, read)
+
+    def _restore(self, copy: Copy) -> bool:
+        held = copy.read()
+        if held is None:
+            return False
+        self._records, self.version = dict(held.records), held.version
+        self._teams = {name: Team(name, _shared(grants), _shared(limits)) for name, grants, limits in held.teams}
+        self._read = self._ticks() - max(0.0, self._clock() - held.read)
+        return True
 
     def _follow(self) -> None:
         while not self._stopped.wait(self._interval_s):

@@ -129,6 +129,7 @@ requests = Table(
     Column("upstream_s", Double),
     Column("ours_s", Double),
     Column("duration_s", Double),
+    Column("bytes_in", BigInteger),
     Column("bytes_out", BigInteger),
     Column("finish", JSON),
     Column("attempts", JSON),

@@ -11,7 +11,6 @@ from marshmallow import missing
 from proxy.request import violations
 from proxy.request.parameters import Parameter, described
 
-
 _TAG = "Which form this is."
 
 

@@ -139,6 +139,13 @@ def test_a_key_that_was_imported_from_elsewhere_is_accepted_whatever_it_looks_li
     assert door.ask(f"Bearer {token}").subject == "other"
 
 
+def test_a_longer_text_than_the_longest_key_is_not_that_key(door):
+    token = "lg_" + "x" * 125
+    door.add("other", token)
+    assert door.ask(f"Bearer {token}").subject == "other"
+    assert door.refusal(token + "x")[0] == 401
+
+
 def test_a_token_too_long_for_a_key_costs_no_digest(door, monkeypatch):
     monkeypatch.setattr("proxy.records.snapshot.digest", None)
     assert door.ask("Bearer " + "e" * 129) is None

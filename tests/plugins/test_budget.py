@@ -112,6 +112,30 @@ def test_a_soft_budget_warns_and_refuses_nothing():
     ]
 
 
+@pytest.mark.parametrize("most", [2**40, 2**62])
+def test_an_absurd_expectation_takes_nothing_from_what_a_soft_budget_has_counted(most):
+    with Priced(budget(10, soft=True)) as rig:
+        rig.spend(4)
+        assert rig.spend(3, most=most).status == 200
+        assert rig.used() == {"budget/budget/key=tester/day@2026-03-18": 7}
+
+
+def test_the_fullest_of_several_budgets_is_told():
+    scopes = {"team": {"usd": 11, "window": "day"}, "model": {"usd": 10.5, "window": "day"}}
+    with Priced(budget(10, scopes=scopes)) as rig:
+        assert rig.spend(9).headers["x-lockgate-budget"] == "90%; scope=key"
+
+
+def test_a_caller_without_a_key_counts_against_its_own_budget_and_that_of_its_address():
+    plugin = budget(10, scopes={"address": {"usd": 100, "window": "day"}})
+    with Priced(plugin, identity=None, model={"public": True}) as rig:
+        assert [rig.spend(2, most=6).status for _ in range(5)] == [200, 200, 200, 429, 429]
+        assert rig.used() == {
+            "budget/budget/keyless=127.0.0.1/day@2026-03-18": 6,
+            "budget/budget/address=127.0.0.1/day@2026-03-18": 6,
+        }
+
+
 def test_a_hard_budget_warns_at_80_percent_too():
     with Priced(budget(10)) as rig:
         assert "x-lockgate-budget" not in rig.spend(7).headers

@@ -203,12 +203,44 @@ def test_a_burst_is_what_may_come_together():
         assert rig.statuses(2) == [200, 429]
 
 
+def test_headers_tell_of_the_bucket_of_which_least_is_left_of_what_may_come_together():
+    scopes = {"team": {"requests_per_minute": 100}}
+    with Clocked(limits(requests_per_minute=1000, burst=5, scopes=scopes)) as rig:
+        assert rig.run().headers["x-ratelimit-limit-requests"] == "1000"  # 4 of 5, against 99 of 100
+    with Clocked(limits(requests_per_minute=1000, burst=500, scopes=scopes)) as rig:
+        answer = rig.run()
+    assert answer.headers["x-ratelimit-limit-requests"] == "100"  # 499 of 500, against 99 of 100
+
+
+def test_a_limit_of_which_four_fifths_are_in_use_is_counted_as_near():
+    with Clocked(limits(requests_per_minute=10, concurrent=100)) as rig:
+        labels = ("plugin", "kind", "scope")
+        near = rig.gateway.metrics.counter("lockgate_limit_near_total", RateLimit.NEAR, labels)
+        counted = []
+        for _ in range(11):
+            rig.run()
+            counted.append(near.labels("rate_limit", "requests", "key").value)
+        assert near.labels("rate_limit", "concurrent", "key").value == 0
+    assert counted == [0] * 7 + [1, 2, 3, 3]
+
+
 def test_callers_without_a_key_count_by_their_address():
     with Clocked(limits(requests_per_minute=1), identity=None, model={"public": True}) as rig:
         assert rig.statuses(2) == [200, 429]
         assert [status.name for status in rig.gateway.counters.store.read()] == [
-            "rate_limit/requests/address=127.0.0.1"
+            "rate_limit/requests/keyless=127.0.0.1"
         ]
+
+
+def test_a_caller_without_a_key_has_a_limit_of_its_own_beside_that_of_its_address():
+    scopes = {"address": {"requests_per_minute": 6000, "tokens_per_minute": 1000, "concurrent": 5}}
+    own = limits(requests_per_minute=1, tokens_per_minute=1000, concurrent=5, scopes=scopes)
+    with Clocked(own, identity=None, model={"public": True}) as rig:
+        assert rig.statuses(2, request=body(max_tokens=300), answer=used(100)) == [200, 429]
+        rig.now += 0.01  # the address has one back
+        assert rig.run(body(max_tokens=300)).headers["x-lockgate-limit"] == "requests; scope=keyless"
+        spent = {status.name: status.used for status in rig.gateway.counters.store.read()}
+    assert spent["rate_limit/tokens/keyless=127.0.0.1"] == spent["rate_limit/tokens/address=127.0.0.1"] == 100
 
 
 @pytest.mark.parametrize(
@@ -306,7 +338,7 @@ def test_a_slot_that_is_released_is_waited_for():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0ms"), (0.0001, "1ms"), (0.012, "12ms"), (1, "1s"), (1.5, "1.5s"), (360, "6m0s"), (3661.25, "1h1m1.25s")],
+    [(0, "0s"), (0.0001, "1ms"), (0.012, "12ms"), (1, "1s"), (1.5, "1.5s"), (360, "6m0s"), (3661.25, "1h1m1.25s")],
 )
 def test_durations_have_openais_form(seconds, text):
     assert _duration(seconds) == text

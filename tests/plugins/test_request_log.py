@@ -106,6 +106,7 @@ def test_an_exchange_is_one_line(written):
         "duration_s": 1.75,
         "own_s": 0.15,
         "upstream_s": 1.6,
+        "bytes_in": 0,
         "bytes_out": 1234,
         "trace": [["keys", "identified", 12], ["limits", "passed", 30]],
         "findings": {"email.request": 2},

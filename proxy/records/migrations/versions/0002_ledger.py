@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("upstream_s", sa.Double),
         sa.Column("ours_s", sa.Double),
         sa.Column("duration_s", sa.Double),
+        sa.Column("bytes_in", sa.BigInteger),
         sa.Column("bytes_out", sa.BigInteger),
         sa.Column("finish", sa.JSON),
         sa.Column("attempts", sa.JSON),
