@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench lock redaction-report
+.PHONY: run test lint bench lock screenshot redaction-report
 
 run: $(VENV)/.deployed
 	$(BIN)/lockgate serve
@@ -25,6 +25,11 @@ bench: $(VENV)/.developed
 # Over the half of the corpus that nobody reads; fails where a kind misses its floor.
 redaction-report: $(VENV)/.developed
 	PYTHONPATH=tests $(BIN)/python -m corpus.report
+
+# The picture in README.md, as the tests see the page.
+screenshot: $(VENV)/.developed
+	tests/provide
+	LOCKGATE_SCREENSHOT=1 $(BIN)/python -m pytest tests/test_reference_page.py -k every_width
 
 # From the floors in setup.cfg to exact versions with their hashes, in the environment of the oldest Python served.
 # setuptools is in it to build Lockgate itself without fetching anything else.

@@ -82,11 +82,13 @@ class _Guarded:
 
     def putheader(self, header: Any, *values: Any) -> None:
         # What `http.client` checks by two patterns for each header, one test tells: nothing in it ends the line.
-        line = f"{header}: {values[0]}"
-        if self._parts is None or len(values) > 1 or not line.isascii() or not line.isprintable():
-            super().putheader(header, *values)  # type: ignore[misc]
-        else:
-            self._buffer.append(line.encode())  # type: ignore[attr-defined]
+        # Its own `Host` is bytes where the port is the scheme's, or the target is absolute.
+        if self._parts is not None and len(values) == 1 and isinstance(values[0], str):
+            line = f"{header}: {values[0]}"
+            if line.isascii() and line.isprintable():
+                self._buffer.append(line.encode())  # type: ignore[attr-defined]
+                return
+        super().putheader(header, *values)  # type: ignore[misc]
 
     def send(self, data: Any) -> None:
         if self._parts is not None:
@@ -146,7 +148,9 @@ class _Lent:
         conn.call = call = _current.get()
         conn.reused = False
         if conn.sock is not None:
-            if time.monotonic() - conn.idle_since > IDLE_S:
+            # Bytes that TLS has decrypted already do not make the socket readable: urllib3 overlooks them.
+            pending = getattr(conn.sock, "pending", None)
+            if time.monotonic() - conn.idle_since > IDLE_S or (pending is not None and pending()):
                 conn.close()
             else:
                 conn.reused = True

@@ -18,7 +18,7 @@ from proxy.providers import base
 from proxy.providers.translation import unsupported
 from proxy.routing import Route, Target, all_open, counts_against
 from proxy.settings import Settings
-from proxy.upstream import Answer
+from proxy.upstream import Answer, beside
 
 log = logging.getLogger("lockgate")
 
@@ -151,8 +151,7 @@ class Attempts:
     def _send(self, target: Target, wire: base.Call, outgoing: base.Outgoing) -> Answer:
         """Return the upstream's answer, if it is one."""
         if self._exchange.upstream_headers:
-            # The provider's own go last: nobody replaces a credential.
-            outgoing.headers = self._exchange.upstream_headers | outgoing.headers
+            outgoing.headers = beside(outgoing.headers, self._exchange.upstream_headers)
         self._upstream = answer = target.upstream.send(self._call, outgoing, target.timeouts)
         self._exchange.attempts[-1].status = answer.status
         if answer.status != 200:

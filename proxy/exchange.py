@@ -66,8 +66,9 @@ class Outcome:
     """How an exchange ended. Final in `on_complete`.
 
     `status` is what the client was sent; `code` the error code, also of an error after the status was sent;
-    `complete` says that the whole answer was handed over; `bytes_in` and `bytes_out` are the bodies'. Times are seconds since the exchange started. Of a stream's
-    `gaps`, from one read to the next, there are the number, the sum and the longest, in seconds.
+    `complete` says that the whole answer was handed over; `bytes_in` and `bytes_out` are the sizes of the bodies. Times
+    are seconds since the exchange started. Of a stream's `gaps`, from one read to the next, there are the number, the
+    sum and the longest, in seconds.
     """
 
     status: int = 0
@@ -75,7 +76,6 @@ class Outcome:
     complete: bool = False
     client_gone: bool = False
     finish_reasons: dict[int, str] = field(default_factory=dict)
-    bytes_in: int = 0
     bytes_out: int = 0
     first_event_s: float | None = None
     duration_s: float = 0.0
@@ -83,6 +83,7 @@ class Outcome:
     gaps: int = 0
     gaps_s: float = 0.0
     longest_gap_s: float = 0.0
+    bytes_in: int = 0
 
 
 @dataclass(slots=True)

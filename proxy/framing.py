@@ -16,7 +16,8 @@ LINE_BYTES = 16384
 #: The longest line of a head, and the most lines in one.
 HEADER_BYTES, HEADERS = 65536, 100
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: The name of a header (RFC 9110, 5.1).
+NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;|\Z)")
 
 
@@ -45,14 +46,17 @@ class Response(http.client.HTTPResponse):
         self.reason = reason.strip()
         self.version = 10 if version == "HTTP/1.0" else 11
         self.headers = self.msg = _headers(self.fp)
-        self.chunked = (self.headers.get("transfer-encoding") or "").lower() == "chunked"
+        coding = (self.headers.get("transfer-encoding") or "").lower()
+        self.chunked = coding == "chunked"
         self.chunk_left = None
-        self.will_close = self._check_close()
         self.length = None
         length = self.headers.get("content-length")
+        # Where two may read the head in two ways, nobody knows where the body ends: no other answer comes after it.
+        doubtful = bool(self.headers.defects) or bool(coding) and not (self.chunked and length is None)
+        self.will_close = doubtful or self._check_close()
         if status in (204, 304):
             self.length = 0
-        elif length is not None and not self.chunked and length.isdecimal():
+        elif length is not None and not self.chunked and length.isdecimal() and len(length) < 20:
             self.length = int(length)
         elif not self.chunked:
             self.will_close = True
@@ -81,7 +85,7 @@ def _headers(fp: Any) -> http.client.HTTPMessage:
     headers = http.client.HTTPMessage()
     for line in lines:
         name, _, value = line.decode("iso-8859-1").partition(":")
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             # Folded lines, which nobody may send any more, and worse.
             return http.client.parse_headers(io.BytesIO(b"".join(lines) + b"\r\n"))
         headers[name] = value.strip(" \t\r\n")
@@ -112,6 +116,11 @@ class Body:
         self._raw._original_response.close()
         self._raw.release_conn()
 
+    def _drop(self) -> None:
+        """Close the connection: something follows the body that nobody asked for, and no other answer begins so."""
+        self.ended = True
+        self._raw.close()
+
 
 class Sized(Body):
     """A body whose length was said before it: the last of it ends it, without another read."""
@@ -125,11 +134,14 @@ class Sized(Body):
         """Return the next bytes as soon as there are any, `b""` at the end."""
         if self.ended:
             return b""
-        data: bytes = self._fp.read1(min(self._left, READ_BYTES))
+        data: bytes = self._fp.read1(READ_BYTES)
         if not data:
             raise ProtocolError("the body was cut")
         self._left -= len(data)
-        if not self._left:
+        if self._left < 0:
+            data = data[: self._left]
+            self._drop()
+        elif not self._left:
             self._free()
         return data
 
@@ -185,11 +197,13 @@ class Chunked(Body):
                 self._left = left - len(end)
                 at += len(end)
             else:
-                length = data.find(b"\r\n", at)
-                if length < 0:
+                end_of_line = data.find(b"\n", at)
+                if end_of_line < 0:
                     break
-                self._begin(data[at:length])
-                at = length + 2
+                if not data.endswith(b"\r", at, end_of_line):
+                    raise ProtocolError("a line of the chunked body ends otherwise than with CRLF")
+                self._begin(data[at : end_of_line - 1])
+                at = end_of_line + 1
         self._rest = data[at:]
         if self._trailers:
             self._finish()
@@ -220,9 +234,7 @@ class Chunked(Body):
         if end == len(rest):
             self._free()
         else:
-            # Something comes behind the end that nobody asked for: no answer of the next request may begin with it.
-            self.ended = True
-            self._raw.close()
+            self._drop()
 
 
 def body(raw: Any) -> Body:

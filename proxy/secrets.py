@@ -167,7 +167,7 @@ def kept(configured: Secret | None, where: str, path: Path) -> bytes:
         return _long_enough(configured.reveal(), where)
     try:
         if not path.exists():
-            _write_once(path, f"{secrets.token_hex(32)}\n")
+            write_once(path, f"{secrets.token_hex(32)}\n")
         with path.open(encoding="utf-8", errors="replace") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if mode & 0o077:
@@ -184,7 +184,7 @@ def _long_enough(text: str, where: str) -> bytes:
     return text.encode()
 
 
-def _write_once(path: Path, text: str) -> None:
+def write_once(path: Path, text: str) -> None:
     """Make the file whole and for its owner alone; where another process was faster, its file stays."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

@@ -13,7 +13,7 @@ from urllib3 import exceptions as u3
 
 from proxy import framing
 from proxy.adapter import Adapter
-from proxy.errors import UpstreamError
+from proxy.errors import Reject, UpstreamError
 from proxy.guardian import CLIENT_GONE, Call
 from proxy.providers.base import Outgoing
 from proxy.settings import Connection, Timeouts
@@ -173,6 +173,25 @@ class Answer:
         self._call.detach()
         if not self.ended:
             self._raw.close()
+
+
+def beside(own: dict[str, str], added: dict[str, str]) -> dict[str, str]:
+    """Return a provider's headers with those that plugins add, which replace none of them and none of the core's.
+
+    Raises `Reject` where what is added is no header.
+    """
+    taken = {name.lower() for name in own} | _CORE
+    for name, value in added.items():
+        if not framing.NAME.fullmatch(name) or not (value.isascii() and value.isprintable()):
+            raise Reject(500, "plugin_error", "A plugin of the gateway has made a header that is none.")
+    return {name: value for name, value in added.items() if name.lower() not in taken} | own
+
+
+#: What says where a request ends and how its answer comes is the core's to say.
+_CORE = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect"}
+    | {"accept-encoding", "user-agent", "proxy-authorization", "proxy-connection"}
+)
 
 
 def given_up(call: Call) -> UpstreamError:

@@ -106,7 +106,8 @@ def answer(request: Request) -> object:
         return json_answer({"error": {"message": sent, "type": "server_error"}}, 500)
     if model == "refuses":
         prompt = request.json["messages"][0]["content"]
-        return json_answer({"error": {"message": json.dumps(request.json), "code": prompt, "type": prompt, "param": prompt}}, 400)
+        error = {"message": json.dumps(request.json), "code": prompt, "type": prompt, "param": prompt}
+        return json_answer({"error": error}, 400)
     if model == "finishes":
         finished = completion("done")
         finished["choices"][0]["finish_reason"] = request.json["messages"][0]["content"]
@@ -134,7 +135,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, idp: IdentityProvider) -> 
     (folder / "plugins.d").mkdir()
     (folder / "plugins.d" / "clumsy.py").write_text(PLUGIN)
     (folder / "secret.txt").write_text(CANARIES["a secret file"])
-    with Upstream(answer) as up, Upstream(lambda _: head(200, content_length=0)) as collector:  # type: ignore[arg-type]
+    taken = head(200, content_length=0)
+    with Upstream(answer) as up, Upstream(lambda _: taken) as collector:  # type: ignore[arg-type]
         told = {"issuer": idp.issuer, "audience": AUDIENCE, "collector": collector.url}
         text = CONFIG.format(**told, url=up.url, closed=free_port(), port=up.port)
         once = "retry = { attempts = 1 }\n"

@@ -103,6 +103,12 @@ def test_a_size_that_is_none_is_refused(line):
         framing.body(Connection([line + b"\r\n" + b"x" * 20])).read()
 
 
+@pytest.mark.parametrize("wire", [b"1\na", b"1;\na\r\n", b"\n"])
+def test_a_line_before_a_chunk_ends_with_crlf_alone(wire):
+    with pytest.raises(ProtocolError, match="CRLF"):
+        framing.body(Connection([wire])).read()
+
+
 @pytest.mark.parametrize("wire", [b"1\r\nabc", b"1\r\na\nb", b"1\r\na\r\r"])
 def test_a_chunk_that_is_longer_than_it_says_is_refused(wire):
     body = framing.body(Connection([wire]))
@@ -133,6 +139,14 @@ def test_a_body_of_stated_length_ends_with_its_last_byte():
     assert connection.freed == ["read", "released"]
 
 
+def test_what_follows_a_body_of_stated_length_is_nobodys_answer():
+    connection = Connection([b"hel", b"loHTTP/1.1 200 OK\r\n"])
+    connection.chunked, connection.length_remaining = False, 5
+    body = framing.body(connection)
+    assert b"".join(iter(body.read, b"")) == b"hello"
+    assert connection.freed == ["closed"]
+
+
 def test_a_body_shorter_than_stated_is_cut():
     connection = Connection([b"hel"])
     connection.chunked, connection.length_remaining = False, 5
@@ -160,11 +174,33 @@ VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_c
 def test_a_head_says_what_the_standard_library_reads_in_it(headers):
     lines = [f"{name}: {value}".encode("iso-8859-1") for name, value in headers]
     expected = http.client.parse_headers(io.BytesIO(b"\r\n".join([*lines, b"", b""])))
-    assert head(*lines).headers.items() == expected.items()
+    # But for blanks at a value's end, which it keeps against RFC 9112, 5.1.
+    assert head(*lines).headers.items() == [(name, value.strip(" ")) for name, value in expected.items()]
 
 
 def test_a_folded_line_belongs_to_the_one_before():
     assert head(b"a: b", b" c", b"d: e").headers["d"] == "e"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"Transfer-Encoding: chunked", b"Content-Length: 2"],
+        [b"Transfer-Encoding: gzip, chunked"],
+        [b"Transfer-Encoding: gzip", b"Content-Length: 2"],
+        [b"Content-Length: 2", b"no header", b"Transfer-Encoding: chunked"],
+        [b"Content-Length: 2", b"Transfer-Encoding : chunked"],
+        [b"Content-Length: +2"],
+        [b"Content-Length: " + b"9" * 5000],
+    ],
+)
+def test_after_a_body_of_doubtful_length_the_connection_is_not_used_again(lines):
+    assert head(*lines).will_close
+
+
+@pytest.mark.parametrize("line", [b"Content-Length: 2", b"Transfer-Encoding: Chunked"])
+def test_after_any_other_body_it_is_used_again(line):
+    assert not head(line, b"A: b", b" c").will_close
 
 
 def test_a_head_that_is_cut_is_none():

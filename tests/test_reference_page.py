@@ -191,7 +191,7 @@ def test_nonsense_in_the_json_view_is_not_sent_and_spoils_nothing(visit: Callabl
 
 def test_a_parameter_that_the_gateway_refuses_is_marked(visit: Callable[..., Visit]) -> None:
     seen = visit()
-    seen.expected.add("400")
+    seen.expected.add("403")
     seen.page.get_by_text("More parameters").click()
     seen.page.get_by_label("web_search_options").check()
     seen.ask("Hi")
@@ -443,8 +443,7 @@ def focus(seen: Visit) -> str:
     return found
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 820, 1440])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (820, "dark"), (1440, "light")])
 def test_every_width_in_light_and_dark_fits_and_has_no_barrier(
     visit: Callable[..., Visit], width: int, scheme: str, tmp_path: Path
 ) -> None:
@@ -453,24 +452,23 @@ def test_every_width_in_light_and_dark_fits_and_has_no_barrier(
     seen.ask("What does a lock gate do?")
     expect(seen.state).to_have_text("The answer is complete.")
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
-    if (width, scheme) == (1440, "light"):
+    if width == 1440:
         folder = ROOT / "docs" if os.environ.get("LOCKGATE_SCREENSHOT") else tmp_path
         page.evaluate("document.getElementById('try').scrollIntoView({behavior: 'instant'})")
         page.screenshot(path=folder / "reference.png")
-    barriers(page)
-    seen.expected.add("400")
-    page.get_by_text("More parameters").click()
-    page.get_by_label("temperature", exact=True).fill("5")
-    page.get_by_role("button", name="Send").click()
-    expect(seen.failure).to_be_visible()
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    page.get_by_label("temperature", exact=True).fill("5")
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     barriers(page)
+    seen.expected.add("400")
+    page.get_by_role("button", name="Send").click()
+    expect(seen.failure).to_be_visible()
+    barriers(page, ".side")
 
 
-def barriers(page: Any) -> None:
-    """Fail where axe-core finds anything serious."""
-    found = Axe().run(page).response["violations"]
+def barriers(page: Any, within: str = "html") -> None:
+    """Fail where axe-core finds anything that is more than minor."""
+    found = Axe().run(page, within).response["violations"]
     serious = [
         (one["id"], [node["html"][:200] for node in one["nodes"]][:3]) for one in found if one["impact"] != "minor"
     ]

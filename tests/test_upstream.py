@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
+import io
 import json
 import logging
 import multiprocessing
@@ -28,12 +29,12 @@ from upstreams import FIN, RST, Gate, Upstream, chunked, gzipped, head, json_ans
 
 from proxy import adapter, cli, sockets
 from proxy.adapter import Adapter, bypasses
-from proxy.errors import UpstreamError
+from proxy.errors import Reject, UpstreamError
 from proxy.guardian import Guardian
 from proxy.providers.base import Outgoing
 from proxy.settings import Connection, Timeouts
 from proxy.testing import completion
-from proxy.upstream import Answer
+from proxy.upstream import Answer, beside
 from proxy.upstream import Upstream as Way
 
 SECONDS = 20.0
@@ -355,6 +356,27 @@ WRONG: dict[str, Callable[[], ssl.SSLContext]] = {
 }
 
 
+def test_the_host_of_an_upstream_at_its_schemes_own_port_is_its_name(
+    sender: Callable[..., Sender], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream.scripts = [lambda _: OK]
+    monkeypatch.setattr(adapter._HTTPConnection, "default_port", upstream.port)
+    sender().ask(upstream.url)
+    assert upstream.requests[0].headers["host"] == "127.0.0.1"
+
+
+def test_what_tls_has_decrypted_behind_an_answer_is_no_other_answer(sender: Callable[..., Sender], pems: Path) -> None:
+    start = head(200, content_length=8000, padding="")
+    # One record; what is read with the head ends with the body.
+    start = head(200, content_length=8000, padding="x" * (io.DEFAULT_BUFFER_SIZE - 8000 - len(start)))
+    assert len(start) + 8000 == io.DEFAULT_BUFFER_SIZE
+    record = start + b"a" * 8000 + json_answer({"ok": "not asked for"})
+    with Upstream(lambda _: record, lambda _: OK, tls=served()) as up:
+        way = sender(ca_file=pems / "ca.pem")
+        assert way.ask(up.url) == (200, b"a" * 8000)
+        assert way.ask(up.url) == (200, b'{"ok": true}')
+
+
 @pytest.mark.parametrize("what", WRONG)
 def test_a_certificate_that_does_not_hold_is_a_tls_error(sender: Callable[..., Sender], pems: Path, what: str) -> None:
     with Upstream(tls=WRONG[what]()) as up:
@@ -419,6 +441,7 @@ def test_plain_http_goes_through_the_proxy_in_absolute_form(sender: Callable[...
         assert way.ask(upstream.url + "/x", authorization="Bearer k")[0] == 200
     assert (proxy.asked[0].method, proxy.asked[0].target) == ("POST", upstream.url + "/x")
     assert upstream.requests[0].headers["authorization"] == "Bearer k"
+    assert upstream.requests[0].headers["host"] == upstream.address
 
 
 def test_tls_goes_through_a_tunnel_with_credentials_for_the_proxy_alone(
@@ -557,6 +580,31 @@ def test_the_environment_and_netrc_say_nothing(
     assert len(proxy.asked) == 1
 
 
+# Headers that plugins add
+
+
+def test_added_headers_replace_nothing_of_the_providers_and_the_cores() -> None:
+    added = {
+        "traceparent": "00",
+        "authorization": "x",
+        "content-length": "7",
+        "Transfer-Encoding": "chunked",
+        "HOST": "h",
+    }
+    own = {"Authorization": "Bearer k"}
+    assert beside(own, added) == {"traceparent": "00", "Authorization": "Bearer k"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("a: b", "c"), (" a", "b"), ("", "b"), ("a\r\nb", "c"), ("a", "b\r\n c"), ("a", "\0"), ("a", "ä")],
+)
+def test_an_added_header_that_is_none_is_the_plugins_error(name: str, value: str) -> None:
+    with pytest.raises(Reject) as caught:
+        beside({}, {name: value})
+    assert (caught.value.status, caught.value.code) == (500, "plugin_error")
+
+
 # Deadlines and leaving
 
 
@@ -577,6 +625,31 @@ def test_a_handshake_that_hangs_is_late_to_connect(sender: Callable[..., Sender]
         way.timeouts = Timeouts(0.2, SECONDS, SECONDS, SECONDS)
         assert way.error(f"https://{up.address}/v1").code == "upstream_connect_timeout"
         assert up.wait_end().ended_by == "client"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("proxied", [False, True])
+def test_an_upstream_that_does_not_read_is_late(
+    sender: Callable[..., Sender], pems: Path, scheme: str, proxied: bool
+) -> None:
+    def deaf(client: socket.socket, **kind: Any) -> ssl.SSLSocket:
+        wrapped = context.wrap_socket(client, **kind)
+        gone.wait(SECONDS)
+        return wrapped
+
+    context, gone, gate = served(), threading.Event(), Gate()
+    how: dict[str, Any] = {"tls": SimpleNamespace(wrap_socket=deaf)}
+    if scheme == "http":
+        how = {"greeting": lambda _: gate}
+    with Upstream(**how) as up, Proxy() as proxy:
+        way = sender(ca_file=pems / "ca.pem", proxy=proxy.url if proxied else None)
+        call = way.guardian.watch(None)
+        with pytest.raises(UpstreamError) as caught:
+            way.way.send(call, Outgoing(up.url, bytes(32 << 20)), Timeouts(SECONDS, 0.3, SECONDS, SECONDS))
+        assert caught.value.code == "upstream_timeout"
+        call.close()
+        gone.set()
+        gate.open()
 
 
 def test_a_body_may_take_longer_to_send_than_to_connect(

@@ -10,6 +10,8 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from proxy.secrets import write_once
+
 
 def name(state: Path) -> str:
     """Return what this host is called in the ledger: its name, and a random part that `<state>/host` keeps."""
@@ -17,14 +19,7 @@ def name(state: Path) -> str:
     with suppress(FileNotFoundError):
         return path.read_text("ascii").strip()
     called = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:64]
-    draft = state / f".host.{secrets.token_hex(8)}"
-    draft.write_text(f"{called}-{secrets.token_hex(4)}\n", "ascii")
-    try:
-        os.link(draft, path)  # unlike a rename, refuses to replace
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+    write_once(path, f"{called}-{secrets.token_hex(4)}\n")
     return path.read_text("ascii").strip()
 
 
