@@ -98,7 +98,9 @@ def said(output: bytes, ttl_s: float, now: float) -> tuple[str, float]:
     if not isinstance(table, dict):
         return output.decode("ascii", "replace").strip(), ttl_s
     text = next((table[key] for key in ("token", "access_token", "accessToken") if isinstance(table.get(key), str)), "")
-    lives_s: Any = table.get("expires_in", ttl_s)
+    lives_s: Any = table.get("expires_in")
+    if lives_s is None:
+        lives_s = ttl_s
     until = table.get("expires_at", table.get("expires_on", table.get("expiresOn")))
     if isinstance(until, str):
         until = float(until) if until.isdecimal() else datetime.fromisoformat(until).timestamp()

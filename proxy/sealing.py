@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+from functools import cached_property
+from typing import Any
 
 #: No id that is longer is looked into.
 LONGEST = 1 << 20
@@ -17,10 +19,14 @@ class Sealer:
     """
 
     def __init__(self, secret: bytes) -> None:
-        # Not with this module: a gateway whose providers seal nothing need not load the library.
+        self._key = hmac.digest(secret, b"lockgate sealed ids", "sha512")
+
+    @cached_property
+    def _cipher(self) -> Any:
+        # Not with this module: a gateway that has sealed nothing need not load the library.
         from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-        self._cipher = AESSIV(hmac.digest(secret, b"lockgate sealed ids", "sha512"))
+        return AESSIV(self._key)
 
     def seal(self, payload: bytes, prefix: str = "call_") -> str:
         """Return `prefix` and the sealed payload, which is not empty, in letters, digits, - and _."""

@@ -32,6 +32,7 @@ def test_a_command_without_an_expiry_is_asked_again_in_time():
         ('{"token": "abc", "expires_at": "1970-01-01T00:18:20+00:00"}', 100),
         ('{"token": "abc", "expiresOn": "1100"}', 100),
         ('{"token": "abc"}', 60),
+        ('{"token": "abc", "expires_in": null}', 60),
         ("abc\n", 60),
     ],
 )

@@ -60,9 +60,12 @@ class Embedded:
         self._steady = steady
         self._wall = wall
         self._swept, self._claims = steady(), 0
+        self._full = ""  # why nothing more can be taken
 
     def take(self, claim: Claim) -> None:
         """See `Store`."""
+        if self._full:
+            raise Unavailable(self._full)
         steady = self._steady()
         self._do(arithmetic.take, claim, int(steady * 1000), self._wall())
         self._claims += 1

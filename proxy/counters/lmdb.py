@@ -13,7 +13,6 @@ from typing import Any
 
 import lmdb
 
-from proxy.counters.buckets import Claim
 from proxy.counters.embedded import Embedded, Unavailable
 from proxy.counters.mounts import remote
 
@@ -25,6 +24,16 @@ AGAIN_S, LOOK_S = 1.0, 1.0
 #: not even a removal succeeds.
 RESERVE_BYTES = 4 << 20
 REPAIR = "stop Lockgate and run `lockgate counters repair`"
+
+_process = object()  # another one in each process, and asking for it is no system call
+
+
+def _forked() -> None:
+    global _process
+    _process = object()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class Lmdb(Embedded):
@@ -45,13 +54,13 @@ class Lmdb(Embedded):
         super().__init__(steady, wall)
         self.path = state / FILE
         self._size_bytes = size_bytes
+        self._text_full = f"{self.path} is full: raise counters.size_mib and restart"
         self._map_bytes = size_bytes + max(RESERVE_BYTES, size_bytes // 4)
-        self._full = False
         self._lock = threading.Lock()
         self._env: Any = None
         self._file: tuple[int, int] | None = None
         self._found = False
-        self._pid = os.getpid()
+        self._process = _process
         self._look_at = 0.0
         self._failed: Unavailable | None = None
         self._cursor = b""
@@ -59,30 +68,26 @@ class Lmdb(Embedded):
     def probe(self) -> None:
         """Walk through all that there is, drop what is over, and see whether something new has room."""
         self.sweep()
-        self._refuse_if_full()
-
-    def take(self, claim: Claim) -> None:
-        """See `Store`."""
         if self._full:
-            self._refuse_if_full()
-        super().take(claim)
+            raise Unavailable(self._full)
 
     def sweep(self, count: int | None = None) -> None:
         """Remove what is over, and see how full the file is."""
         super().sweep(count)
         found = self._opened().stat()
         pages = found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
-        self._full = pages * found["psize"] > self._size_bytes
+        self._full = self._text_full if pages * found["psize"] > self._size_bytes else ""
 
     def close(self) -> None:
         """See `Store`."""
         with self._lock:
-            if self._env is not None and os.getpid() == self._pid:
+            if self._env is not None and _process is self._process:
                 self._env.close()
             self._env = None
 
     def _do(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        env = self._opened()
+        fresh = time.monotonic() < self._look_at and self._process is _process
+        env = fresh and self._env or self._opened()
         try:
             with env.begin(write=True) as records:
                 return step(records, *arguments)
@@ -115,11 +120,9 @@ class Lmdb(Embedded):
 
     def _opened(self) -> Any:
         now = time.monotonic()
-        if self._env is not None and now < self._look_at and self._pid == os.getpid():
-            return self._env
         with self._lock:
-            if os.getpid() != self._pid:
-                raise RuntimeError(f"the counters were opened by process {self._pid}: open them after the fork")
+            if self._process is not _process:
+                raise RuntimeError("the counters were opened by another process: open them after the fork")
             if now < self._look_at:
                 if self._failed is not None:
                     raise self._failed
@@ -182,10 +185,6 @@ class Lmdb(Embedded):
             raise
         self._env, self._file = env, _identity(self.path)
 
-    def _refuse_if_full(self) -> None:
-        if self._full:
-            raise Unavailable(f"{self.path} is full: raise counters.size_mib and restart")
-
     def _failure(self, failure: lmdb.Error) -> Unavailable:
         explained = self._explained(failure)
         if not isinstance(failure, lmdb.MapFullError):
@@ -197,7 +196,7 @@ class Lmdb(Embedded):
 
     def _explained(self, failure: Exception) -> Unavailable:
         if isinstance(failure, lmdb.MapFullError):
-            return Unavailable(f"{self.path} is full: raise counters.size_mib and restart")
+            return Unavailable(self._text_full)
         if isinstance(failure, OSError):
             return Unavailable(f"{self.path}: {failure.strerror or failure}")
         return Unavailable(f"{self.path} is damaged or cannot be opened ({type(failure).__name__}): {REPAIR}")

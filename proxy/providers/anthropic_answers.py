@@ -41,7 +41,7 @@ class AnthropicCall:
         self.complete = False
         self._made = made
         self._seal = seal
-        self._chunks = chunks.Chunks(exchange, made.legacy)
+        self._chunks = chunks.Chunks(exchange, made.legacy, made.json)
         self._parser = sse.Parser()
         self._whole: list[Event] = []
         self._block: dict[str, Any] = {}

@@ -64,7 +64,8 @@ def translate(body: dict[str, Any], seal: Seal, options: Options) -> Translated:
     made.legacy = found.legacy
     _tools(request, found, body, options)
     instructions: list[Block] = [_text(text) for text in system]
-    if _form(made, body):
+    made.json = _form(made, body)
+    if made.json:
         instructions.append({"type": "text", "text": JSON_INSTRUCTION})
     if instructions:
         request["system"] = instructions

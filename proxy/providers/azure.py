@@ -9,10 +9,11 @@ import orjson
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from proxy.exchange import Exchange
+from proxy.providers import call_ids
 from proxy.providers.base import Outgoing
 from proxy.providers.dialect_answers import DialectCall
 from proxy.providers.dialects import AZURE
-from proxy.providers.translation import unsupported
+from proxy.providers.translation import Seal, unsupported
 from proxy.renewal import Credential, CredentialField
 
 
@@ -81,6 +82,7 @@ class Azure:
         """Begin one call; raise `Reject` for a search, which Azure has none of here."""
         if body.get("web_search_options") is not None:
             raise unsupported("web_search_options")
+        body["messages"] = call_ids.own_ids(body["messages"], Seal(self.name, None, call_ids.SHORT))
         deployment = body["model"] = self._deployments.get(body["model"], body["model"])
         if exchange.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}

@@ -61,7 +61,7 @@ class BedrockCall:
         self.complete = False
         self._form = made.form
         self._seal = seal
-        self._chunks = chunks.Chunks(exchange, made.legacy)
+        self._chunks = chunks.Chunks(exchange, made.legacy, made.json)
         self._decode = decode
         self._stopped = False
         self._open: int | None = None

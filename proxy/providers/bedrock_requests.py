@@ -50,7 +50,8 @@ def translate(body: dict[str, Any], seal: Seal) -> Translated:
     made.legacy = found.legacy
     if system:
         request["system"] = [block for text in system for block in bedrock_turns.said(text)]
-    if _form(made, body, found):
+    made.json = _form(made, body, found)
+    if made.json:
         request.setdefault("system", []).append({"text": JSON_INSTRUCTION})
     _tools(made, found, body)
     if "toolConfig" not in request:

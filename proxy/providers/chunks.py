@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
+
 from proxy.errors import UpstreamError
 from proxy.exchange import Event, Exchange
 from proxy.fold import Fold
@@ -69,9 +71,10 @@ class Chunks:
     Each method returns the chunks that say one thing more. Whole answers are made of the same chunks by `completion`.
     """
 
-    def __init__(self, exchange: Exchange, legacy: bool = False) -> None:
-        """`legacy` tells the first call as a `function_call`, and leaves others out."""
+    def __init__(self, exchange: Exchange, legacy: bool = False, json: bool = False) -> None:
+        """`legacy` tells the first call as a `function_call`, and leaves others out; `json` wants a JSON object."""
         self._legacy = legacy
+        self._json: list[str] | None = [] if json else None
         self._head = {
             "id": "chatcmpl-" + exchange.id.removeprefix("req_"),
             "object": "chat.completion.chunk",
@@ -96,6 +99,8 @@ class Chunks:
 
     def text(self, text: str, index: int = 0) -> list[Event]:
         """Say a piece of content."""
+        if self._json is not None:
+            self._json.append(text)
         self._lengths[index] = self._lengths.get(index, 0) + len(text)
         return self._said({"content": text} if text else {}, index)
 
@@ -138,7 +143,9 @@ class Chunks:
         return self._said({"annotations": annotations}, index) if annotations else []
 
     def finish(self, reason: str, index: int = 0) -> list[Event]:
-        """End a choice."""
+        """End a choice; raise `UpstreamError` where it was to be JSON and is none, though it has come to its end."""
+        if self._json is not None and reason == "stop":
+            _check_object("".join(self._json))
         reason = "function_call" if self._legacy and reason == "tool_calls" else reason
         return [*self.begin(index), self._chunk({}, index, reason)]
 
@@ -168,3 +175,12 @@ class Chunks:
     def _chunk(self, delta: dict[str, Any], index: int, finish: str | None = None) -> Event:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
         return {**self._head, "choices": [choice]}
+
+
+def _check_object(text: str) -> None:
+    try:
+        said = orjson.loads(text)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise UpstreamError(502, "upstream_malformed_output", "The model has not answered with the JSON object wanted.")

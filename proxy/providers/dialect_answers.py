@@ -16,6 +16,7 @@ from proxy.providers.base import Outgoing
 from proxy.providers.dialects import Dialect
 from proxy.providers.openai_answers import OpenAICall, whole
 from proxy.providers.repair import Repair
+from proxy.providers.translation import Seal
 
 
 class DialectCall(OpenAICall):
@@ -23,11 +24,13 @@ class DialectCall(OpenAICall):
 
     __slots__ = ("_dialect", "_repair", "dropped")
 
-    def __init__(self, outgoing: Outgoing, dialect: Dialect, exchange: Exchange, dropped: list[str]) -> None:
+    def __init__(
+        self, outgoing: Outgoing, dialect: Dialect, exchange: Exchange, dropped: list[str], seal: Seal | None = None
+    ) -> None:
         super().__init__(outgoing)
         self.dropped = dropped
         self._dialect = dialect
-        self._repair = Repair(exchange, dialect)
+        self._repair = Repair(exchange, dialect, seal if dialect.carries else None)
 
     def frames(self, chunk: bytes) -> Iterable[sse.Event]:
         """Cut bytes into server-sent events; where the upstream never says `[DONE]`, the end of a whole answer does."""

@@ -23,7 +23,8 @@ class Dialect:
     `response_format`, `clamped` the bounds that it sets tighter, `steps` what else must be done to a request.
     Of answers: `native` where they need no repair, `done` whether streams end with `[DONE]`, `thinks_aloud` where the
     model's thoughts stand in the content between `<think>` tags, `overflow` its words for a prompt that is too long.
-    `lists` says that there is a list of models.
+    `carries` says that `reasoning_details` go back with the calls that they led to, `lists` that there is a list of
+    models.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Dialect:
     done: bool = True
     thinks_aloud: bool = False
     overflow: str | None = None
+    carries: bool = False
     lists: bool = True
 
 
@@ -178,6 +180,7 @@ DIALECTS: dict[str, Dialect] = {
             | _words("logit_bias parallel_tool_calls verbosity prediction web_search_options"),
             parameters=_words("top_k top_a min_p repetition_penalty reasoning include_reasoning transforms"),
             steps=(steps.reasoning_object, steps.searched_by_openrouter),
+            carries=True,
         ),
     )
 }

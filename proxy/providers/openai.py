@@ -10,12 +10,15 @@ import orjson
 from marshmallow import Schema, fields, validate
 
 from proxy.exchange import Exchange
+from proxy.providers import call_ids
 from proxy.providers.base import Outgoing
 from proxy.providers.dialect_answers import DialectCall
 from proxy.providers.dialect_requests import fit
 from proxy.providers.dialects import DIALECTS
 from proxy.providers.openai_answers import OpenAICall
+from proxy.providers.translation import Seal
 from proxy.renewal import Credential, CredentialField, printable
+from proxy.sealing import Sealer
 from proxy.secrets import Secret, SecretField
 
 
@@ -71,6 +74,7 @@ class OpenAI:
         )
 
     def __init__(self, config: dict[str, Any]) -> None:
+        self.sealer: Sealer | None = None
         self._dialect = DIALECTS.get(config["dialect"])
         self.native = self._dialect is None or self._dialect.native
         self.parameters = frozenset(config["parameters"])
@@ -80,6 +84,8 @@ class OpenAI:
             self.parameters |= self._dialect.parameters
             url = url or self._dialect.base_url
             self._stream_usage = self._stream_usage and self._dialect.stream_options
+        # An upstream elsewhere may carry something in its own ids, as another gateway does.
+        self._legal = call_ids.ANY if url and self._dialect is None else call_ids.SHORT
         self._url = (url or "https://api.openai.com/v1").rstrip("/")
         self._headers = {"Content-Type": "application/json"}
         self._headers |= {name: value.reveal() for name, value in config["headers"].items()}
@@ -97,6 +103,9 @@ class OpenAI:
 
     def open(self, exchange: Exchange, body: dict[str, Any]) -> OpenAICall:
         """Begin one call; raise `Reject` 400 `unsupported_parameter` for what the dialect cannot do."""
+        # What was thought is of use to the model alone that has thought it.
+        seal = Seal(f"{self.name} {body['model']}", self.sealer, self._legal)
+        body["messages"] = call_ids.own_ids(body["messages"], seal)
         dropped = [] if self._dialect is None else fit(self._dialect, body)
         if exchange.stream and self._stream_usage:
             told = {} if self._dialect is not None else body.get("stream_options") or {}
@@ -106,7 +115,7 @@ class OpenAI:
         outgoing = Outgoing(f"{self._url}/chat/completions", orjson.dumps(body), self._authorized())
         if self._dialect is None:
             return OpenAICall(outgoing)
-        return DialectCall(outgoing, self._dialect, exchange, dropped)
+        return DialectCall(outgoing, self._dialect, exchange, dropped, seal)
 
     def _authorized(self) -> dict[str, str]:
         if self._key is None:

@@ -11,9 +11,11 @@ import orjson
 from proxy import failures
 from proxy.exchange import Event, Exchange
 from proxy.fold import another_call
+from proxy.providers.call_ids import ReasoningDetails
 from proxy.providers.chunks import citation, finish_reason
 from proxy.providers.dialects import Dialect
 from proxy.providers.thoughts import Thoughts
+from proxy.providers.translation import Seal
 from proxy.usage import usage_of
 
 _DELTA = ("content", "refusal", "reasoning_content", "function_call", "audio", "annotations")
@@ -34,16 +36,19 @@ class _Choice:
     spoken: set[int] = field(default_factory=set)
     count: int = 0
     thoughts: Thoughts | None = None
+    details: ReasoningDetails = field(default_factory=ReasoningDetails)
 
 
 class Repair:
     """Repairs the events of one answer, which are changed in place."""
 
-    def __init__(self, exchange: Exchange, dialect: Dialect) -> None:
+    def __init__(self, exchange: Exchange, dialect: Dialect, seal: Seal | None = None) -> None:
+        """`seal` carries `reasoning_details` in the ids of calls."""
         self._id = exchange.id.removeprefix("req_")
         self._created = int(exchange.received)
         self._model = exchange.model or ""
         self._dialect = dialect
+        self._seal = seal
         self._head: dict[str, Any] = {}
         self._choices: dict[int, _Choice] = {}
         self._sources: list[dict[str, Any]] = []
@@ -101,6 +106,7 @@ class Repair:
         _texts(delta, said)
         if choice.thoughts is not None and "content" in delta:
             _think(delta, *choice.thoughts.split(delta["content"]))
+        choice.details.add(said.get("reasoning_details"))
         calls = self._calls(choice, said.get("tool_calls"))
         if calls:
             delta["tool_calls"] = calls
@@ -140,6 +146,8 @@ class Repair:
                 id = entry.get("id") or f"call_{self._id}_{choice.index}_{number}"
                 opening = {"id": str(id), "type": "function"}
                 choice.calls[index] = ({**opening, "function": function}, number)
+                if self._seal is not None:
+                    opening["id"] = self._seal.close(opening["id"], choice.details.take())
                 call = {"index": number, **opening, "function": {"name": function.get("name") or "", "arguments": text}}
             else:
                 number = known[1]

@@ -77,13 +77,16 @@ class Seal:
         return self.sealer.seal(zlib.compress(orjson.dumps([self.dialect, id, carried])))
 
     def open(self, id: str) -> tuple[str, Any]:
-        """Return the upstream's id and what was carried; an id that comes from elsewhere is made legal, with `None`."""
+        """Return the upstream's id and what was carried; an id that comes from elsewhere is made legal, with `None`.
+
+        So is what was sealed for another dialect: its id means nothing to this one.
+        """
         sealed = self.sealer.open(id) if self.sealer is not None else None
         if sealed is not None:
             dialect, inner, carried = orjson.loads(zlib.decompress(sealed))
             if dialect == self.dialect:
                 return inner, carried
-        if self.legal.fullmatch(id):
+        elif self.legal.fullmatch(id):
             return id, None
         return "call_" + hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:24], None
 
@@ -235,10 +238,11 @@ class Translated:
     """A request, the parameters that were left out of it, and what its answer must be read with.
 
     `form` is the name of the tool that the answer is asked for as, where the model knows no other way to keep to a
-    schema; `legacy` that calls are told as `function_call`.
+    schema; `json` that the model was only told to answer with JSON, `legacy` that calls are told as `function_call`.
     """
 
     request: dict[str, Any]
     dropped: list[str] = field(default_factory=list)
     form: str | None = None
+    json: bool = False
     legacy: bool = False

@@ -60,40 +60,54 @@ NUMBERS = {
 """Words that tell what a number beside them is."""
 
 BIRTH = _any(
-    r"\bborn\b", "birth", r"\bd\.? ?o\.? ?b\b", "_dob", "dob_", r"\bbday",
-    r"\bgeb\.", r"\bgeb\b", "geboren", "geburts", "geboorte", r"\bgebore\b",
-    r"\bn[ée]e? (?:le|en|à|au) ", r"\bn[ée]\(e\)", "naissance", "natif",
-    "nacid[oa]", "nacimiento", "nac[ií] el", "fecha de nac", r"\bf\. ?nac", "cumplea",
-    r"\bnat[oa] (?:il|a|in|l)", r"\bnat[oa]\b", "nascit", "nascid[oa]", "nascimento", r"\bnasci", "anivers[áa]rio",
-    "compleann",
-    "urodz", r"\bur\.", "urodzin", r"\bjanm", "जन्म", "出生", "生于", "生於", "生日", "生年月日", "誕生日", "生まれ",
+    r"\bborn\b", "birth", r"\bd[./ ]? ?o[./ ]? ?b\b", "_dob", "dob_", r"\bbday", r"\bb-?day\b",
+    # German, Dutch
+    r"\bgeb\.", r"\bgeb\b", "geboren", "geburts", r"\bgeburt\b", "geboorte", r"\bgebore\b", "zur welt",
+    "verjaardag", r"\bgebdat",
+    # French, Spanish
+    r"\bn[ée]e? (?:le|en|à|au) ", r"\bn[ée]\(e\)", r"\bn[ée]\.?e?s? le\b", "naissance", "natif", "date_naiss", r"\bddn\b",
+    "nacid[oa]", "nacimiento", "nac[ií] (?:el|en)", "naci[oó] el", "fecha[_ ]de[_ ]nac", r"\bf\. ?nac",
+    r"\bf(?:echa|ec|\.)?[_ ]?nac", "cumplea", 
+    # Italian, Portuguese
+    r"\bnat[oa] (?:il|a|in|l)", r"\bnat[oa]\b", "nascit", "nascid[oa]", "nascimento", r"\bnasci", r"\bnasceu\b",
+    "anivers[áa]rio", "compleann", r"\bd(?:ata|t|\.)?[_ ]?nasc",
+    # Polish
+    "urodz", r"\bur\.", "urodzin", r"\bdata[_ ]ur",
+    # Hindi, Chinese, Japanese
+    r"\bjanm", "जन्म", "जनम", "पैदा", "出生", "生于", "生於", "生日", "生年月日", "誕生日", "生まれ",
 )  # fmt: skip
 """Words beside which a date is one of birth."""
 
 PASSPORT = _any(
-    "passport", "reisepa(?:ss|ß)", "pa(?:ss|ß)nummer", r"\bpa(?:ss|ß)[ -]?n(?:r|o|um)", "passeport", "pasaporte",
-    "passaport[eo]",
-    "paspoort", "paszport", "护照", "護照", "旅券", "パスポート", "पासपोर्ट",
+    "passport", r"\bppt?[ _-]?(?:no|num|nr|#)", "reisepa(?:ss|ß)", "pa(?:ss|ß)nummer", r"\bpa(?:ss|ß)[ _-]?n(?:r|o|um)",
+    r"\bpa(?:ss|ß):", "passeport", "pasaporte", "passaport[eo]", r"\bpass(?:ap)?\.? n[.°º]",
+    "paspoort", "paszpor", "护照", "護照", "旅券", "パスポート", "पासपोर्ट", "paasport", r"\btravel document",
+    r"\bmrz\b", "document de voyage", "documento di viaggio", "documento de viaj", "dokument podróży", "reisdocument",
+    "reisedokument",
 )  # fmt: skip
 """Words beside which a number is one of a passport."""
 
 LICENCE = _any(
-    "driv(?:ing|er)['’]?s?['’]?[ _-]*lic(?:en[cs]|\\b)", "driver['’]?s?[ _-]*id",
-    r"\blicen[cs]e[ _-]*(?:no|num|#|plate)",
-    "driving ?licen",
-    "driverslicen", "driverlicen", "driv(?:ing|er)[ _-]*permit", r"\bmy licen[cs]e\b",
-    r'[",;\t]licen[cs]e[",;\t\n]',
-    r"\bdvla\b", r"\bdl[ _-]?(?:no|num|#|nr)", r"\bdl\b",
-    "f(?:ü|u|ue)hrerschein", "fahrerlaubnis", "permis de cond", "num[ée]ro de permis", "n° de permis",
-    r"\bpermis (?:b|n|no|nr|num\w*|:)", "permiso de conduc",
-    "carn[eé]t? de conduc",
-    "licencia de (?:conduc|manej)", r"\bpatente\b", "carteira (?:nacional )?de (?:motorista|habilita)", r"\bcnh\b",
-    "habilitaç", "carta de motorista", r"numero (?:della )?patente",
-    "prawo jazdy", "prawa jazdy", "prawem jazdy", "rijbewijs", "carta de condu", "ड्राइविंग", "驾驶证", "驾照",
-    "駕照", "運転免許",
-    "免許証", "免許",
+    # English
+    r"driv(?:ing|er)s?['’]?s?['’]?[ _-]*(?:photo ?card[ _-]*)?lic(?:en[cs]|\b|_|[#.])", "driver['’]?s?[ _-]*id",
+    "driv(?:ing|er)s?[ _-]*permit", "drv[ _-]?lic", r"\bdriver (?:number|no\b)", "motor lic", r"\bdvla\b",
+    r"(?:\b|_)dln\b", r"(?:\b|_)dl(?:[ _-]?(?:no|num|#|nr|id\b)|\b|_)", r"\bd/l\b", r"\bd\.l\.",
+    r"lic[ _.-]*(?:no\b|num|nr|#)", "licen[cs]e",
+    # German, Dutch
+    "f(?:ü|u|ue)hrerschein", "fahrerlaubnis", "fahrausweis", "f(?:ü|ue)hrerausweis", "rijbewij", "rijvaardigheidsbew",
+    # French, Spanish
+    r"\bpermis\b", "permis_", "_permis", r"\bpermiso de (?:conduc|circ)", r"\bpermiso\b", "permiso_cond",
+    "carn[eé]ts? (?:de )?conduc", "carn[eé]t_", r"\bcarn[eé]t?\b", r"licencia (?:(?:federal|nacional) )?(?:de|para) (?:conduc|manej)",
+    "licencia_", r"\blicencia\b",
+    # Italian, Portuguese
+    r"\bpatent[ei]\b", "patente_", "_patente", "carteira (?:nacional )?de (?:motorista|habilita)", r"(?:\b|_)cnh(?:\b|_)",
+    "habilitaç", "habilitacao", "carta de (?:motorista|condu)", "t[ií]tulo de condu", r"\bcarteira de condu",
+    # Polish
+    "praw[oaeu]m?[ _-]*jazdy", r"\bprawk[oaiu]",
+    # Hindi, Chinese, Japanese
+    "ड्राइविंग", "ड्राइविग", "डीएल", "लाइसेंस", "驾驶证", "驾照", "駕照", "驾驶执照", "駕駛執照", "行驶证", "運転免許", "免許証", "免許",
 )  # fmt: skip
-"""Words beside which a number is one of a driving licence."""
+"""Words beside which a number may be one of a driving licence; see `detectors.licences` for which need no more."""
 
 SECRETS = _any(
     "passw", "passphrase", "passcode", r"\bpwd", "_pwd", "secret", "token", "credential",

@@ -1,4 +1,4 @@
-"""Labelled sentences to measure detectors with, in two halves of equal composition."""
+"""Labelled sentences to measure detectors with, in three sets of like composition."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HALVES = ("first", "second")
+SETS = ("first", "second", "third")
 COUNTRIES = ("us", "uk", "de", "fr", "es", "it", "nl", "pl", "br", "in")
 KINDS = frozenset(
     {"email", "phone", "card", "iban", "ip", "url_credentials", "birth_date", "passport", "driving_licence", "secret"}
@@ -25,12 +25,12 @@ class Sentence:
     note: str = ""
 
 
-def load(half: str) -> list[Sentence]:
-    """Return the sentences of the half `first` or `second`; raise ValueError on a label that is none."""
-    if half not in HALVES:
-        raise ValueError(f"no half {half!r}: there are {', '.join(HALVES)}")
-    lines = (Path(__file__).parent / f"{half}.jsonl").read_text(encoding="utf-8").split("\n")
-    return [_sentence(json.loads(line), f"{half}.jsonl:{at}") for at, line in enumerate(lines, 1) if line]
+def load(name: str) -> list[Sentence]:
+    """Return the sentences of the set `first`, `second` or `third`; raise ValueError on a label that is none."""
+    if name not in SETS:
+        raise ValueError(f"no set {name!r}: there are {', '.join(SETS)}")
+    lines = (Path(__file__).parent / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
+    return [_sentence(json.loads(line), f"{name}.jsonl:{at}") for at, line in enumerate(lines, 1) if line]
 
 
 def _sentence(row: dict[str, Any], where: str) -> Sentence:

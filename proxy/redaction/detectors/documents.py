@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from proxy.redaction import tables
+from proxy.redaction.detectors import licences
 from proxy.redaction.scan import Scan
 
 _MONTH = (
@@ -13,7 +14,9 @@ _MONTH = (
     r"jun(?:io|ho)?|july?|juli|juil(?:let)?|lug(?:lio)?|jul(?:io|ho)?|aug(?:ust|ustus)?|ao[uû]t|ago(?:sto)?|"
     r"sep(?:t|tember|tembre|tiembre)?|set(?:tembre|embro)?|o[ck]t(?:ober|obre|ubre)?|ott(?:obre)?|out(?:ubro)?|"
     r"nov(?:ember|embre|iembre|embro)?|de[cz](?:ember|embre|embro)?|d[ée]c(?:embre)?|dic(?:embre|iembre)?|"
-    r"stycznia|lutego|marca|kwietnia|maja|czerwca|lipca|sierpnia|wrze[sś]nia|pa[zź]dziernika|listopada|grudnia)\.?"
+    r"stycznia|lutego|marca|kwietnia|maja|czerwca|lipca|sierpnia|wrze[sś]nia|pa[zź]dziernika|listopada|grudnia|"
+    r"जनवरी|फ़?रवरी|मार्च|अप्रैल|मई|जून|जुलाई|अगस्त|सितंबर|सितम्बर|अक्टूबर|अक्तूबर|नवंबर|नवम्बर|दिसंबर|दिसम्बर|"
+    r"i{1,3}|iv|vi{0,3}|ix|xi{0,2})\.?"
 )
 _DATE = re.compile(
     r"(?i)(?<![0-9A-Za-z./-])(?:"
@@ -23,11 +26,12 @@ _DATE = re.compile(
     + _MONTH
     + r"[ ,-]{1,2}(?:de |del )?(?:(?:19|20)[0-9]{2}|'[0-9]{2})"
     r"|" + _MONTH + r" (?:3[01]|[12][0-9]|0?[1-9])(?:st|nd|rd|th)?,? (?:19|20)[0-9]{2}"
+    r"|(?:大正|昭和|平成|令和) ?(?:[0-9]{1,2}|元) ?年 ?[01]?[0-9] ?月 ?[0-3]?[0-9] ?日"
     r"|(?:19|20)[0-9]{2} ?年 ?[01]?[0-9] ?月 ?[0-3]?[0-9] ?日"
     r"|(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
     r")(?![0-9]|(?!T[0-9])[A-Za-z]|[./-][0-9])"
 )
-_BEHIND = re.compile(r"(?i)^[ ,()]{0,3}(?:in [\w-]+ |à [\w-]+ )?(?:geboren|born|生まれ|出生|gebore|geb\.|urodzon)")
+_BEHIND = re.compile(r"(?i)^[ ,()]{0,3}(?:in [\w-]+ |à [\w-]+ )?(?:geboren|born|生まれ|出生|生\b|gebore|geb\.|urodzon|nac[ií]|nascid|nat[oa]\b|is my (?:birth|dob))")
 #: What may stand between a number and the word behind it: "D1234567 is my driving licence".
 _BETWEEN = re.compile(r"[ ,(:–-]{0,3}(?:[^\W\d_]{1,8}[ ,(]{1,2}){0,4}")
 _LISTED = re.compile(

@@ -8,41 +8,93 @@ from __future__ import annotations
 
 import re
 
-_BRITAIN = (
+#: No group of digits goes on behind what is written in groups.
+_LAST = "(?![ -][0-9]{3})"
+#: What nothing else looks like.
+_SINGULAR = (
+    # The United Kingdom: name, decade, month (50 more for women), day, year, initials, check; and the issue of the card.
     r"[A-Z][A-Z9]{4}[ -]?[0-9](?:[05][1-9]|[16][0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9][ -]?[A-Z][A-Z9][A-Z0-9][A-Z]{2}"
-    r"(?: [0-9]{2}(?![0-9]))?"
-)
-#: What says by itself what it is, once a word such as "licence" stands before it.
-_DISTINCT = (
-    _BRITAIN,
-    r"[A-Z][A-Z9]{4}[0-9]{6}[A-Z0-9]{5}",  # the same as people copy it, with days that there are not
-    r"U1[0-9A-Z]{7}[A-Z]|[A-Z]{2}[0-9]{7}[A-Z]",  # Italy, since 2013 and before
-    r"[A-Z][0-9A-Z]{2}[0-9][0-9A-Z]{5}[0-9X][0-9]",  # Germany: authority, number, check digit, copy
-    r"[0-9]{2}[A-Z]{2}[0-9]{5}",  # France, since 2013
+    r"(?: [0-9]{2}(?![0-9]))?",
+    r"[A-Z][A-Z9]{4}[ -]?[0-9]{6}[ -]?[A-Z0-9]{5}",  # the same, with a day that there is not
+    r"U1[0-9A-Z]{7}[A-Z]",  # Italy
     r"[0-9]{5}/[0-9]{2}/[0-9]{4}",  # Poland
-    r"[A-Z]{2}[ -]?[0-9]{2}[A-Z]?[ /-]?(?:19|20)[0-9]{2}[ -]?[0-9]{7}|[A-Z]{2}[ -]?[0-9]{13}",  # India
-    # The United States and Canada: a letter or two and 6 to 14 digits, in the groups that their cards show.
-    r"[A-Z]{1,2}[ -]?[0-9]{3}(?:[ -][0-9]{3}){3}|[A-Z][0-9]{3}[ -][0-9]{3}[ -][0-9]{2}[ -][0-9]{3}[ -][0-9]",
-    r"[A-Z][0-9]{3}[ -][0-9]{4}[ -][0-9]{4}(?:[ -][0-9]{2})?|[A-Z][0-9]{4}[ -][0-9]{5}[ -][0-9]{5}",
-    r"[A-Z][0-9]{4}[ -][0-9]{6}[ -][0-9]{2}|[A-Z][0-9]{2}[ -][0-9]{2}[ -][0-9]{4}|[A-Z]{1,2}[0-9]{6,14}",
+    r"[A-Z]{2}[ -]?[0-9]{2}[A-Z]?[ /-]?(?:19|20)[0-9]{2}[ -]?[0-9]{7}",  # India: state, office, year, number
+    r"[A-Z][0-9]{3}[ -][0-9]{3}[ -][0-9]{2}[ -][0-9]{3}[ -][0-9]",  # Florida
+)
+#: What has a letter or two in its place.
+_LETTERED = (
+    r"[A-Z]{2}[0-9]{7}[A-Z]",  # Italy, until 2013
+    r"[A-Z][0-9A-Z]{8}[0-9X][0-9]",  # Germany: authority, number, check digit, copy
+    r"[0-9]{2}[A-Z]{2}[0-9]{5}",  # France, since 2013
+    r"[A-Z]{2}[ -]?[0-9]{13}",  # India, without its groups
+    # The United States and Canada, in the groups that their cards show.
+    rf"[A-Z][ -]?[0-9]{{3}}(?:[ -][0-9]{{3}}){{3}}{_LAST}|[A-Z][0-9]{{3}}[ -][0-9]{{4}}[ -][0-9]{{4}}(?:[ -][0-9]{{2}})?{_LAST}",
+    rf"[A-Z][0-9]{{4}}[ -][0-9]{{5}}[ -][0-9]{{5}}{_LAST}|[A-Z][0-9]{{4}}[ -][0-9]{{6}}[ -][0-9]{{2}}{_LAST}",
+    r"[A-Z][0-9]{2}[ -][0-9]{2}[ -][0-9]{4}|[A-Z]{1,2}[0-9]{6,14}|[A-Z]{2} [0-9]{6}",
     r"[0-9]{2}[A-Z]{3}[0-9]{5}|[0-9]{3}[A-Z]{2}[0-9]{4}|[A-Z]{3}[0-9]{6}|[A-Z]{2}[0-9]{6}[A-Z]",
     r"NHL[0-9]{8}|WDL[0-9A-Z]{9}|[A-Z*]{7}[0-9]{3}[A-Z0-9]{2}",
 )
 #: What many other numbers look like too.
-_COMMON = (
-    r"[0-9]{2}(?:[ .-]?[0-9]{2}){2}[ .-]?[0-9]{6}",  # France, until 2013: 12 digits; Japan and China have as many
-    r"[0-9]{4}(?:[ -][0-9]{4}){2}",
-    r"[0-9]{3}(?:[ .-][0-9]{3}){2}(?:[ .-][0-9]{1,3})?|[0-9]{2} [0-9]{3} [0-9]{3}|[0-9]{2}-[0-9]{3}-[0-9]{4}",
-    r"[0-9]{4}-[0-9]{2}-[0-9]{4}|[0-9]{4,5}(?:[ .][0-9]{3}){2}|[0-9]{10}[ -][0-9]{1}|[0-9]{9}[ -/][0-9]{2}",
-    r"[0-9]{17}[0-9X]|[0-9]{7,12}|[0-9]{8}-?[A-Z]",  # Spain has the number of the identity card
+_PLAIN = (
+    rf"[0-9]{{2}}(?:[ .-][0-9]{{2}}){{2}}[ .-][0-9]{{6}}{_LAST}",  # France, until 2013
+    rf"[0-9]{{4}}(?:[ -][0-9]{{4}}){{2}}{_LAST}|[0-9]{{2}} [0-9]{{3}} [0-9]{{3}}{_LAST}",
+    rf"[0-9]{{3}}(?:[ .-][0-9]{{3}}){{2,3}}(?:[ .-][0-9]{{1,2}})?{_LAST}|[0-9]{{2}}-[0-9]{{3}}-[0-9]{{4}}",
+    rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{4}}|[0-9]{{4,5}}(?:[ .][0-9]{{3}}){{2}}{_LAST}|[0-9]{{9,10}}[ /-][0-9]{{1,2}}",
+    r"[0-9]{17}[0-9X]|[0-9]{7,12}|[0-9]{8}-?[A-Z]",  # China and Spain have the number of the identity card
 )
-_EITHER_CASE = "(?i:{})"
-_END = r"(?![A-Za-z0-9])"
 
-DISTINCT = re.compile(f"(?:{_EITHER_CASE.format('|'.join(_DISTINCT))}){_END}")
-"""Numbers of a form that hardly anything else has."""
-PUBLISHED = re.compile(f"(?:{_EITHER_CASE.format('|'.join((*_DISTINCT, *_COMMON)))}){_END}")
-"""Numbers of a published form."""
+
+def _whole(*forms: str) -> re.Pattern[str]:
+    return re.compile(f"(?i)(?<![A-Za-z0-9])(?:{'|'.join(forms)})(?![A-Za-z0-9])")
+
+
+SINGULAR = _whole(*_SINGULAR)
+"""Numbers of a form that nothing else has."""
+LETTERED = _whole(*_SINGULAR, *_LETTERED)
+"""Numbers of a form that has letters, too."""
+PUBLISHED = _whole(*_SINGULAR, *_LETTERED, *_PLAIN)
+"""Numbers of any published form."""
+
+#: Words that stand for other things as well; all else in `telling.LICENCE` says what it is.
+_VAGUE = re.compile(
+    r"(?i)(?:licen[cs]e|lic[ _.-]*(?:no|num|nr|#)|_?dl\w?.{0,4}|d/l|d\.l\.|_?permis_?|permiso|carn[eé]ts?_?|licencia_?|"
+    r"_?patent[ei]_?|लाइसेंस)"
+)
+#: Before one of these words: whose or what sort of licence it is.
+_SORT = re.compile(
+    r"(?i)(?:software|product|program\w*|windows|office|server|apps?|medical|medicine|nurs\w*|teach\w*|business|trad\w+|"
+    r"fish\w*|hunt\w*|gun|firearms?|weapons?|tv|television|liquor|alcohol|pilot\w*|dog|marriage|broadcast\w*|import|export|"
+    r"radio|operat\w*|build\w*|construction|bar|estate|contract\w*|vehicle|site|enterprise|source|commons|gpl|mit|apache|"
+    r"bsd|professional|gam\w+|pharmac\w*|volume|perpetual|trial|library|music|photo|image|font|data|your \w+ pro|saas|"
+    r"adobe|oracle|microsoft|sap|antivirus|plug-?in|tu|tool|patient|work|oder|kanzlei|europ\w+|esercizio|di|software-|"
+    r"licen[cs]ia|de|of|the mit|mg|g|[0-9])[ _/'’\"-]{1,3}$"
+)
+#: Behind it: what else it may be the beginning of.
+_OF = re.compile(
+    r"(?i)(?:s|d|e|es)?[ _-]*(?:keys?|plates?|agreement|servers?|files?|fees?|terms?|types?|text|header|manager|code|"
+    r"holders?|count|url|term|seats?|models?|pool|activation|serial|version|d[ue] (?:construire|s[ée]jour|travail|chass\w*|"
+    r"p[êe]che|am[ée]nager|d[ée]molir|port|feu|louer|bateau)|de (?:obras?|resid\w*|trabajo|armas?|caza|pesca|edific\w*|"
+    r"construc\w*|software|actividad|apertura|funciona\w*|importa\w*|identidad|vacuna\w*|socio|estudiant\w*|bibliot\w*|"
+    r"inven\w*|vehicul\w*|veh[íi]culo)|d['’](?:invention|am[ée]nager|exploit\w*)|(?:edilizi|nautic|europe)\w+|"
+    r"europ\w+|internacional de patente)(?![a-z])"
+)
+_NUMBERED = re.compile(r"(?i)\bno\b|\bnum|n[úu]m|\bnr|\bn\.|n[°º]|№|#|\bid\b|[:=：(]|号|番号|नंबर|संख्या")
+
+
+def told(text: str, start: int, end: int, token: re.Match[str]) -> bool:
+    """Tell whether a word at `text[start:end]` makes a token, behind it or before it, a number of a driving licence."""
+    if not _VAGUE.fullmatch(text, start, end):
+        return True
+    if _SORT.search(text, max(0, start - 24), start) or _OF.match(text, end, end + 32):
+        return False
+    value = token[0].upper()
+    if LETTERED.fullmatch(value):
+        # Numbers of patents begin with the office that granted them.
+        return not value.startswith(("EP", "US", "WO", "CN", "JP")) or value[2:3].isalpha()
+    if token.start() < end:
+        return False
+    named = _NUMBERED.search(text, end - 3, token.start()) is not None
+    return named and token.start() - end <= 24 and PUBLISHED.fullmatch(value) is not None or brazilian(value)
 
 
 def brazilian(digits: str) -> bool:
