@@ -117,7 +117,7 @@ class Budget:
             # The target that answered has no price, unlike another of its model: what was set aside is spent.
             self._note(exchange)
             cost = claim.wants[0][1]
-        self._counters.settle(claim, *(cost or 0 for _ in claim.wants))
+        self._counters.settle(claim, *[cost or 0] * len(claim.wants))
 
     def windows(
         self,

@@ -92,7 +92,7 @@ class RateLimit:
         plan = self._plan(exchange)
         if not plan.buckets:
             return
-        wants = list(zip(plan.buckets, plan.amounts(self._expected(exchange)), strict=True))
+        wants = plan.wants(self._expected(exchange))
         if self._max_wait_s:
             claim = self._in_line(exchange, wants)
         else:
@@ -102,9 +102,9 @@ class RateLimit:
             exchange.response_headers["x-lockgate-counters"] = "local"
         if claim.refused is not None:
             raise self._refusal(claim)
-        for at, state in enumerate(claim.states):
-            if state.left <= plan.near[at] and not claim.local:
-                self._near.labels(self._own, *_kind_and_scope(plan.buckets[at])).inc()
+        for state, (near, kind, scope) in zip(claim.states, plan.near, strict=True):
+            if state.left <= near and not claim.local:
+                self._near.labels(self._own, kind, scope).inc()
         exchange.stash[self] = claim, plan
 
     @hookimpl
@@ -116,7 +116,7 @@ class RateLimit:
         usage = exchange.usage
         # What never reached an upstream, or was answered by a plugin, used none of its tokens.
         used = usage.total_tokens if usage is not None and exchange.attempts else 0
-        self._counters.settle(claim, *plan.amounts(used))
+        self._counters.settle(claim, *plan.spent(used))
 
     def _plan(self, exchange: Exchange) -> Plan:
         """Return the buckets of an exchange; those of a caller and a model are made once."""
@@ -198,9 +198,12 @@ class Plan:
 
     def __init__(self, buckets: list[Rate | Slots]) -> None:
         self.buckets = buckets
-        self._tokens = [_kind_and_scope(bucket)[0] == "tokens" for bucket in buckets]
+        self._tokens = [(bucket, _kind_and_scope(bucket)[0] == "tokens") for bucket in buckets]
         sizes = [bucket.burst if isinstance(bucket, Rate) else bucket.limit for bucket in buckets]
-        self.near = [size - math.ceil(size * NEAR_AT) for size in sizes]
+        self.near = [
+            (size - math.ceil(size * NEAR_AT), *_kind_and_scope(bucket))
+            for bucket, size in zip(buckets, sizes, strict=True)
+        ]
         self._told = []
         for kind in ("requests", "tokens"):
             places = [at for at, bucket in enumerate(buckets) if _kind_and_scope(bucket)[0] == kind]
@@ -208,9 +211,13 @@ class Plan:
             if places:
                 self._told.append((names, [(at, sizes[at], str(buckets[at].limit)) for at in places]))
 
-    def amounts(self, tokens: int) -> list[int]:
-        """Return what is wanted of each bucket, or was used: so many tokens, and one of everything else."""
-        return [tokens if counts else 1 for counts in self._tokens]
+    def wants(self, tokens: int) -> list[Want]:
+        """Return the buckets with what is wanted of each: so many tokens, and one of everything else."""
+        return [(bucket, tokens if counts else 1) for bucket, counts in self._tokens]
+
+    def spent(self, tokens: int) -> list[int]:
+        """Return what was used of each bucket, of tokens so many."""
+        return [tokens if counts else 1 for _, counts in self._tokens]
 
     def tell(self, claim: Claim, headers: dict[str, str]) -> None:
         """Set OpenAI's headers, of each kind for the bucket that has the smallest share left."""

@@ -28,21 +28,25 @@ def expect(exchange: Exchange, targets: Sequence[Any], prices: Prices, completio
     exchange.cost_estimate = prices.estimate(targets, exchange.prompt_estimate, most, exchange.model)
 
 
-def lost(exchange: Exchange, attempt: Attempt, sent: bool, size_bytes: int, completion_tokens: int) -> Usage | None:
+def lost(
+    exchange: Exchange, attempt: Attempt, sent: bool, size_bytes: int, completion_tokens: int, paused_bytes: int = 0
+) -> Usage | None:
     """Return what an attempt that failed is billed for, before any of its answer was handed on.
 
     That is nothing where the request was not `sent`, and where the upstream refused it or says that it failed itself.
     One that had accepted it, or that the client did not wait for, has read the prompt and written what came of the
-    answer: `size_bytes` of a whole one, and no more than was asked for.
+    answer: `size_bytes` of a whole one, and no more than was asked for. `paused_bytes` are those of answers that it had
+    only paused: they are billed whatever became of the rest.
     """
     told, left = exchange.usage, attempt.code == CLIENT_GONE
-    if attempt.status != 200 and not (left and sent):
-        return None
-    if told is None and not left and attempt.code not in BROKEN:
-        return None
+    if not paused_bytes:
+        if attempt.status != 200 and not (left and sent):
+            return None
+        if told is None and not left and attempt.code not in BROKEN:
+            return None
     most = estimates.completion_cap(exchange.body, completion_tokens)
     usage = told or Usage(exchange.prompt_estimate)
-    written = usage.completion_tokens or min(estimates.completion_tokens(size_bytes), most)
+    written = usage.completion_tokens or min(estimates.completion_tokens(size_bytes + paused_bytes), most)
     return replace(usage, completion_tokens=written, estimated=True)
 
 

@@ -49,6 +49,8 @@ class Attempts:
         self._headers = settings.server.target_headers
         self._completion_tokens = settings.estimates.completion_tokens
         self._upstream: Answer | None = None
+        # Of this attempt, how much came of answers that were only paused.
+        self._paused_bytes = 0
 
     def make(self, model: Model) -> Answered:
         """Return the first answer that begins; raise the last attempt's `UpstreamError` where none does.
@@ -85,6 +87,7 @@ class Attempts:
         exchange = self._exchange
         attempt = Attempt(target.label, time.monotonic())
         exchange.attempts.append(attempt)
+        self._paused_bytes = 0
         exchange.target = target.label
         if self._headers:
             exchange.response_headers["x-lockgate-target"] = target.label.encode("ascii", "backslashreplace").decode()
@@ -112,7 +115,7 @@ class Attempts:
         answer, sent = self._upstream, self._call.phase != "connect"
         # What comes of a stream before its first event is no text.
         came = answer.size_bytes if answer is not None and (answer.is_json or not self._exchange.stream) else 0
-        return accounting.lost(self._exchange, attempt, sent, came, self._completion_tokens)
+        return accounting.lost(self._exchange, attempt, sent, came, self._completion_tokens, self._paused_bytes)
 
     def _ask(self, target: Target, attempt: Attempt, strict: bool) -> Answered:
         exchange, call, timeouts = self._exchange, self._call, target.timeouts
@@ -168,6 +171,7 @@ class Attempts:
         if outgoing is None:
             return None
         if self._upstream is not None:
+            self._paused_bytes += self._upstream.size_bytes
             self._upstream.close()
         return self._send(target, wire, outgoing)
 

@@ -6,7 +6,10 @@ import base64
 import binascii
 import hmac
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 #: No id that is longer is looked into.
 LONGEST = 1 << 20
@@ -22,7 +25,7 @@ class Sealer:
         self._key = hmac.digest(secret, b"lockgate sealed ids", "sha512")
 
     @cached_property
-    def _cipher(self) -> Any:
+    def _cipher(self) -> AESSIV:
         # Not with this module: a gateway that has sealed nothing need not load the library.
         from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 

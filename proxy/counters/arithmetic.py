@@ -52,7 +52,9 @@ def take(records: Records, claim: Claim, now_ms: int, wall_s: float) -> None:
             if raw is not None:
                 level, at_ms, _, _ = _RATE.unpack(raw)
                 if at_ms <= now_ms:
-                    level = max(0, level - (now_ms - at_ms) * limit)
+                    level -= (now_ms - at_ms) * limit
+                    if level < 0:
+                        level = 0
                 else:
                     # The clock was set back: what comes back is counted from now on, also if what follows is refused.
                     records.put(key, _RATE.pack(level, now_ms, limit, burst))

@@ -21,6 +21,8 @@ from proxy.renewal import Credential, CredentialField, printable
 from proxy.sealing import Sealer
 from proxy.secrets import Secret, SecretField
 
+_OWN = re.compile(r"https://([\w-]+\.)?api\.openai\.com(/|$)")
+
 
 class HeaderField(SecretField):
     """The value of a header: a text, or where it is a credential a secret. Loads as a `Secret` either way."""
@@ -85,7 +87,8 @@ class OpenAI:
             url = url or self._dialect.base_url
             self._stream_usage = self._stream_usage and self._dialect.stream_options
         # An upstream elsewhere may carry something in its own ids, as another gateway does.
-        self._legal = call_ids.ANY if url and self._dialect is None else call_ids.SHORT
+        elsewhere = self._dialect is None and url is not None and not _OWN.match(url)
+        self._legal = call_ids.ANY if elsewhere else call_ids.SHORT
         self._url = (url or "https://api.openai.com/v1").rstrip("/")
         self._headers = {"Content-Type": "application/json"}
         self._headers |= {name: value.reveal() for name, value in config["headers"].items()}

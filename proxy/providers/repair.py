@@ -40,10 +40,9 @@ class _Choice:
 
 
 class Repair:
-    """Repairs the events of one answer, which are changed in place."""
+    """Repairs the events of one answer, which are changed in place; `seal` carries `reasoning_details` in ids."""
 
     def __init__(self, exchange: Exchange, dialect: Dialect, seal: Seal | None = None) -> None:
-        """`seal` carries `reasoning_details` in the ids of calls."""
         self._id = exchange.id.removeprefix("req_")
         self._created = int(exchange.received)
         self._model = exchange.model or ""
@@ -143,12 +142,11 @@ class Repair:
             text = "" if text is None else text if isinstance(text, str) else orjson.dumps(text).decode()
             if known is None:
                 number, choice.count = choice.count, choice.count + 1
-                id = entry.get("id") or f"call_{self._id}_{choice.index}_{number}"
-                opening = {"id": str(id), "type": "function"}
-                choice.calls[index] = ({**opening, "function": function}, number)
-                if self._seal is not None:
-                    opening["id"] = self._seal.close(opening["id"], choice.details.take())
-                call = {"index": number, **opening, "function": {"name": function.get("name") or "", "arguments": text}}
+                id = str(entry.get("id") or f"call_{self._id}_{choice.index}_{number}")
+                choice.calls[index] = ({"id": id, "type": "function", "function": function}, number)
+                id = id if self._seal is None else self._seal.close(id, choice.details.take())
+                opened = {"name": function.get("name") or "", "arguments": text}
+                call = {"index": number, "id": id, "type": "function", "function": opened}
             else:
                 number = known[1]
                 call = {"index": number, "function": {"arguments": text}}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import re2
 
 from proxy.redaction import placeholders, scan, telling, views
-from proxy.redaction.detectors import addresses, codes, documents, encoded, numbers, passwords, shapes
+from proxy.redaction.detectors import addresses, codes, commands, documents, encoded, numbers, passwords, shapes
 from proxy.redaction.kinds import IDS, LITERAL, Finding
 from proxy.redaction.scan import Scan
 
@@ -40,11 +40,13 @@ _ANCHORS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("four", addresses.FOUR, frozenset(("ip",))),
     ("six", addresses.SIX, frozenset(("ip",))),
     ("at", "@", frozenset(("email", "url_credentials", "secret"))),
+    ("option", commands.OPTIONS, frozenset(("secret",))),
     ("azure", "[0-9A-Za-z]Q~", frozenset(("secret",))),
 )
 #: Runs of base64 come last: whatever else begins at the same place is told by more than its length.
 _RUN = ("run", encoded.RUN, frozenset(("secret",)))
 _ODD = "odd"
+_NUMBER = re.compile(numbers.RUN)
 _ESCAPES = r'\\["\\/bfnrtu]|%[2-7][0-9A-Fa-f]'
 
 
@@ -146,7 +148,10 @@ class Scanner:
         elif name == "name":
             passwords.inspect(run, start, end)
         elif name == "prefix":
-            return shapes.inspect(run, start)
+            past = shapes.inspect(run, start)
+            if past == start and run.text.startswith("secret_", start):
+                passwords.inspect(run, start, start + 6)  # secret_key is a name, where it begins no key
+            return past
         elif name == "birth":
             documents.inspect_birth(run, start, end)
         elif name == "passport" or name == "driving_licence":
@@ -154,11 +159,19 @@ class Scanner:
         elif name == "at":
             addresses.inspect_at(run, start)
         elif name == "code":
-            return codes.inspect(run, start)
+            past = codes.inspect(run, start)
+            if past == start and not run.text[start:end].isalnum():
+                # No such code: what stands behind its blank may be the number of something else.
+                match = _NUMBER.search(run.text, start + 3, end + 48)
+                if match and match.start() < end:
+                    numbers.inspect(run, match.start(), match.end())
+            return past
         elif name == "four":
             addresses.inspect_v4(run, start, end)
         elif name == "six":
             addresses.inspect_v6(run, start)
+        elif name == "option":
+            commands.inspect(run, start)
         elif name == "azure":
             shapes.inspect_azure(run, start + 1)
         return start

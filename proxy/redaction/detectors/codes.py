@@ -10,10 +10,10 @@ from stdnum.it import codicefiscale
 
 from proxy.redaction.scan import Scan
 
-IBAN = r"[A-Za-z]{2}[0-9]{2}[ \-]?[A-Za-z0-9]{4}[ \-]?[A-Za-z0-9]{3}"
+IBAN = r"\b[A-Za-z]{2}[0-9]{2}[ \-]?[A-Za-z0-9]{4}[ \-]?[A-Za-z0-9]{3}"
 FISCAL = (
-    r"[A-Za-z]{3}[ -]?[A-Za-z]{3}[ -]?[0-9L-Vl-v]{2}[A-EHLMPR-Ta-ehlmpr-t][0-9L-Vl-v]{2}[ -]?"
-    r"[A-Za-z][0-9L-Vl-v]{3}[ -]?[A-Za-z]"
+    r"[A-Za-z]{3}[ .-]?[A-Za-z]{3}[ .-]?[0-9L-Vl-v]{2}[ .-]?[A-EHLMPR-Ta-ehlmpr-t][ .-]?[0-9L-Vl-v]{2}[ .-]?"
+    r"[A-Za-z][ .-]?[0-9L-Vl-v]{3}[ .-]?[A-Za-z]"
 )
 INSURANCE = (
     r"[A-CEGHJ-PR-TW-Za-ceghj-pr-tw-z][A-CEGHJ-NPR-TW-Za-ceghj-npr-tw-z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-Da-d]"
@@ -61,7 +61,7 @@ def _countries() -> numdb.NumDB:
 
 def _fiscal(scan: Scan, start: int) -> int:
     match = _FISCAL.match(scan.text, start)
-    if match and _whole(scan.text, match.end()) and codicefiscale.is_valid(re.sub("[ -]", "", match[0])):
+    if match and _whole(scan.text, match.end()) and codicefiscale.is_valid(re.sub("[ .-]", "", match[0])):
         scan.add(start, match.end(), "national_id_it", 2)
         return match.end()
     return 0

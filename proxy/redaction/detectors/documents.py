@@ -33,7 +33,7 @@ _DATE = re.compile(
 )
 _BEHIND = re.compile(r"(?i)^[ ,()]{0,3}(?:in [\w-]+ |à [\w-]+ )?(?:geboren|born|生まれ|出生|生\b|gebore|geb\.|urodzon|nac[ií]|nascid|nat[oa]\b|is my (?:birth|dob))")
 #: What may stand between a number and the word behind it: "D1234567 is my driving licence".
-_BETWEEN = re.compile(r"[ ,(:–-]{0,3}(?:[^\W\d_]{1,8}[ ,(]{1,2}){0,4}")
+_BETWEEN = re.compile(r"[ ,(:–-]{0,3}(?:[^\W\d_]{1,12}[ ,(]{1,2}){0,4}")
 _LISTED = re.compile(
     r"[,;/] ?(?:and |und |et |y |e |i |en |or )?| (?:and|und|et|y|e|i|en|oder|or|lub|ou|of|o|aur|&) |[、和と]"
 )
@@ -44,6 +44,7 @@ _PART = re.compile(
     r"[0-9]{2,6}(?: [0-9]{2,6}){2,4}\b|[A-Z]{1,3} [0-9]{6,7}\b|[0-9]{2} ?[A-Z]{2} ?[0-9]{5}\b|"
     r"[A-Za-z0-9]+(?:[-/][A-Za-z0-9]+)*"
 )
+_LICENCE = re.compile(f"(?i:{licences.PUBLISHED.pattern.removeprefix('(?i)')})|{_PART.pattern}")
 
 REACH = 44
 """How far behind its word a date may begin, in characters."""
@@ -71,26 +72,35 @@ def inspect_birth(scan: Scan, start: int, end: int) -> None:
 
 
 def inspect_number(scan: Scan, start: int, end: int, kind: str) -> None:
-    """Look for the number of a passport or a driving licence behind a word of it at `text[start:end]`."""
+    """Look for the number of a passport or a driving licence beside a word of it at `text[start:end]`."""
     text = scan.text
+    licence = kind == "driving_licence"
+    tell = end  # where what the word is ends; what follows may be the rest of a longer one
     end = _word(text, end)
     columns = list(tables.column(text, start, end))
     for begin, stop in columns:
-        if _accepted(text[begin:stop], kind):
+        cell = _PART.fullmatch(text, begin, stop) or licences.PUBLISHED.fullmatch(text, begin, stop)
+        if cell and _accepted(cell[0], kind) and (not licence or licences.told(text, start, tell, cell, column=True)):
             scan.add(begin, stop, kind, 3)
     if columns:
         return
-    for token in _PART.finditer(text, end, min(len(text), end + FARTHEST + 24)):
+    blocked = False
+    for token in (_LICENCE if licence else _PART).finditer(text, end, min(len(text), end + FARTHEST + 24)):
         between = text[end + 2 : token.start()]
         if token.start() - end > FARTHEST or (_SENTENCE.search(between) and not _NUMBER.search(between)):
             break
-        if _number(text, token, kind):
+        blocked = blocked or (_PASSPORTS if licence else _LICENCES).search(text, end, token.start()) is not None
+        blocked = blocked or _ANOTHER.search(text, end, token.start()) is not None
+        if blocked and not (licence and licences.SINGULAR.fullmatch(token[0])):
+            continue
+        if _number(text, token, kind) and (not licence or licences.told(text, start, tell, token)):
             scan.add(token.start(), token.end(), kind, 3)
             _others(scan, token.end(), kind)
             return
-    tokens = list(_PART.finditer(text, max(0, start - 44), start))
+    tokens = list((_LICENCE if licence else _PART).finditer(text, max(0, start - 44), start))
     if tokens and _number(text, tokens[-1], kind) and _BETWEEN.fullmatch(text, tokens[-1].end(), start):
-        scan.add(tokens[-1].start(), tokens[-1].end(), kind, 3)
+        if not licence or licences.told(text, start, tell, tokens[-1]):
+            scan.add(tokens[-1].start(), tokens[-1].end(), kind, 3)
 
 
 def _others(scan: Scan, end: int, kind: str) -> None:
@@ -110,11 +120,13 @@ def _number(text: str, token: re.Match[str], kind: str) -> bool:
         text[token.start() - 1 : token.start()] if token.start() else "",
         text[token.end() : token.end() + 1],
     )
-    if before.isascii() and before and (before.isalnum() or before in "@_.€$£"):
+    if before.isascii() and before and (before.isalnum() or before in "@_.+€$£"):
         return False
     if behind.isascii() and (behind.isalnum() or behind == "@"):
         return False
-    return not _DATE.match(text, token.start()) and _accepted(token[0], kind)
+    if _DATE.match(text, token.start()) or _SPACED_DATE.fullmatch(token[0]):
+        return False
+    return _accepted(token[0], kind)
 
 
 def _word(text: str, end: int) -> int:
@@ -129,20 +141,41 @@ def _stops(between: str) -> bool:
     return "\n\n" in between or _SENTENCE.search(between[2:]) is not None or _EVENT.search(between) is not None
 
 
-_SENTENCE = re.compile(r"[.!?。][ \n]+[A-Z]|[。！？]|\n\n")
+_SENTENCE = re.compile(r"(?<![ck]at)(?<!\bKl)(?<!\b[Nn][ro])[.!?。][ \n]+[A-Z]|[。！？]|\n\n")
 #: In a sentence of its own the number is called one.
 _NUMBER = re.compile(r"(?i)(?:n[uú]m\w*|\bnr|\bno|n[°º]|№|号|番号)[^.!?]{0,16}$")
 _EVENT = re.compile(
     r"\b(?:meeting|exam|due|expir|valid|since|seit|enrol|hired|joined|moved|died|gest|signed|"
-    r"issued|starts?|ends?|deadline|termin|zog|trat|arriv|appointment|invoice|rechnung|factur|fattur|order)"
+    r"issued|starts?|ends?|deadline|termin|zog|trat|arriv|appointment|invoice|rechnung|factur|fattur|order|launch|found|releas|publish|built|gegründ|rates?\b)"
+)
+
+
+_SPACED_DATE = re.compile(r"[0-3]?[0-9] [01]?[0-9] (?:19|20)[0-9]{2}|(?:19|20)[0-9]{2} [01]?[0-9] [0-3]?[0-9]")
+_PASSPORTS = re.compile(r"(?i)pass?e?port|pasz|pasap|reisepa|paspoort|护照|護照|旅券|パスポート|पासपोर्ट")
+_LICENCES = re.compile(
+    r"(?i)driv\w+ lic|licen[cs]e|führersch|permis\b|permiso de|patente|rijbew|praw\w+ jazd|\bcnh\b|驾|免許|ड्राइविंग"
+)
+#: What another number between a word and a number would be called.
+_ANOTHER = re.compile(
+    r"(?i)\border|bestell|auftrag|command\w+ n|\bpedido|\bordine|zamówi|encomenda|订单|注文|ऑर्डर|invoice|rechnung|factur|fattur|"
+    r"fatura|faktur|发票|請求|\bphone|\btele?[fp]|\btél|\btel\b|\bcall\b|\bmobil|\bhandy|\banruf|\bappel|\bllam|\bchiam|zadzwo|"
+    r"celular|电话|電話|手机|फ़ोन|फोन|\bref(?:erence|erenz|\b)|\bcase\b|ticket|aktenz|vorgang|dossier|expedient|\bpratica|\bsprawy|"
+    r"\bprocesso|\bzaak|booking|buchung|réserv|reserva|prenotaz|rezerwac|boeking|予約|预订|(?:customer|client|kunden|klant)[ -]?(?:n|id)|"
+    r"\baccount|\bkonto|\bcompte\b|\bcuenta|\bconto\b|rekening|\bconta\b|口座|账号|\bpolicy|police n|póliza|polizza|polis|apólice|"
+    r"\bplate|kennzeich|immatric|matr[íi]cul|\btarga|kenteken|rejestracyj|\bplaca|车牌|ナンバー|\bserial|serien|\bversion|software|"
+    r"\bssn\b|social sec|\bnino?\b|national ins|\bpesel|\bbsn\b|\bcpf\b|\brg\b|\bdni\b|\bnie\b|\bnif\b|aadha?ar|\bpan\b|\biban|\bcard\b|"
+    r"\bkarten?n|\bvin\b|\bisbn|\bsku\b|tracking|sendung|parcel|\bcolis|\bpaket|\bfine of|\bamount|\bbetrag|\bzip\b|\bplz\b|\bfax\b|"
+    r"\bpostcode|\bchassis|\bengine|身份证|マイナンバー|codice fiscale|partita iva|\bnhs\b|steuer|receipt|quittung|\brecibo|ricevuta|paragon|\bbuild\b|\.js\b"
 )
 
 
 def _accepted(token: str, kind: str) -> bool:
-    plain = re.sub("[-/ ]", "", token)
+    plain = re.sub("[-/. ]", "", token)
     digits = sum(map(str.isdigit, plain))
     if not plain.isupper() and not plain.isdigit() and not (plain.islower() and digits >= 5):
         return False
     if kind == "passport":
         return 6 <= len(plain) <= 10 and digits >= 2 and "-" not in token and "/" not in token
+    if licences.SINGULAR.fullmatch(token):
+        return True
     return 7 <= len(plain) <= 20 and digits >= 4 and not _DATE.fullmatch(token)

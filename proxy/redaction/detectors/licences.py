@@ -17,6 +17,7 @@ _SINGULAR = (
     r"(?: [0-9]{2}(?![0-9]))?",
     r"[A-Z][A-Z9]{4}[ -]?[0-9]{6}[ -]?[A-Z0-9]{5}",  # the same, with a day that there is not
     r"U1[0-9A-Z]{7}[A-Z]",  # Italy
+    r"WDL[0-9A-Z]{8}[A-Z]",  # Washington
     r"[0-9]{5}/[0-9]{2}/[0-9]{4}",  # Poland
     r"[A-Z]{2}[ -]?[0-9]{2}[A-Z]?[ /-]?(?:19|20)[0-9]{2}[ -]?[0-9]{7}",  # India: state, office, year, number
     r"[A-Z][0-9]{3}[ -][0-9]{3}[ -][0-9]{2}[ -][0-9]{3}[ -][0-9]",  # Florida
@@ -32,7 +33,7 @@ _LETTERED = (
     rf"[A-Z][0-9]{{4}}[ -][0-9]{{5}}[ -][0-9]{{5}}{_LAST}|[A-Z][0-9]{{4}}[ -][0-9]{{6}}[ -][0-9]{{2}}{_LAST}",
     r"[A-Z][0-9]{2}[ -][0-9]{2}[ -][0-9]{4}|[A-Z]{1,2}[0-9]{6,14}|[A-Z]{2} [0-9]{6}",
     r"[0-9]{2}[A-Z]{3}[0-9]{5}|[0-9]{3}[A-Z]{2}[0-9]{4}|[A-Z]{3}[0-9]{6}|[A-Z]{2}[0-9]{6}[A-Z]",
-    r"NHL[0-9]{8}|WDL[0-9A-Z]{9}|[A-Z*]{7}[0-9]{3}[A-Z0-9]{2}",
+    r"NHL[0-9]{8}|[A-Z*]{7}[0-9]{3}[A-Z0-9]{2}",
 )
 #: What many other numbers look like too.
 _PLAIN = (
@@ -62,12 +63,12 @@ _VAGUE = re.compile(
 )
 #: Before one of these words: whose or what sort of licence it is.
 _SORT = re.compile(
-    r"(?i)(?:software|product|program\w*|windows|office|server|apps?|medical|medicine|nurs\w*|teach\w*|business|trad\w+|"
+    r"(?i)(?<![A-Za-z])(?:software|product|program\w*|windows|office|server|apps?|medical|medicine|nurs\w*|teach\w*|business|trad\w+|"
     r"fish\w*|hunt\w*|gun|firearms?|weapons?|tv|television|liquor|alcohol|pilot\w*|dog|marriage|broadcast\w*|import|export|"
     r"radio|operat\w*|build\w*|construction|bar|estate|contract\w*|vehicle|site|enterprise|source|commons|gpl|mit|apache|"
     r"bsd|professional|gam\w+|pharmac\w*|volume|perpetual|trial|library|music|photo|image|font|data|your \w+ pro|saas|"
-    r"adobe|oracle|microsoft|sap|antivirus|plug-?in|tu|tool|patient|work|oder|kanzlei|europ\w+|esercizio|di|software-|"
-    r"licen[cs]ia|de|of|the mit|mg|g|[0-9])[ _/'’\"-]{1,3}$"
+    r"adobe|oracle|microsoft|sap|antivirus|plug-?in|tool|patient|work|oder|kanzlei|europ\w+|esercizio|software-|"
+    r"the mit|mg|g|[0-9])[ _/'’\"-]{1,3}$"
 )
 #: Behind it: what else it may be the beginning of.
 _OF = re.compile(
@@ -79,10 +80,14 @@ _OF = re.compile(
     r"europ\w+|internacional de patente)(?![a-z])"
 )
 _NUMBERED = re.compile(r"(?i)\bno\b|\bnum|n[úu]m|\bnr|\bn\.|n[°º]|№|#|\bid\b|[:=：(]|号|番号|नंबर|संख्या")
+_NUMBER_OF = re.compile(
+    r"(?i)(?:num[eé]ro|n[uú]mer\w*|nummer|numbers?|no\.|n[°º])[ ]{1,2}(?:[^\W\d_]{1,6}[ ]){0,3}$|"
+    r"\b(?:my|his|her|their|your|mon|son|sa|ma|votre|mi|su|mia|sua|tua|meu|minha|mój|moje)[ ]$"
+)
 
 
-def told(text: str, start: int, end: int, token: re.Match[str]) -> bool:
-    """Tell whether a word at `text[start:end]` makes a token, behind it or before it, a number of a driving licence."""
+def told(text: str, start: int, end: int, token: re.Match[str], column: bool = False) -> bool:
+    """Tell whether a word at `text[start:end]` makes a token beside it, or below it, a number of a driving licence."""
     if not _VAGUE.fullmatch(text, start, end):
         return True
     if _SORT.search(text, max(0, start - 24), start) or _OF.match(text, end, end + 32):
@@ -91,10 +96,14 @@ def told(text: str, start: int, end: int, token: re.Match[str]) -> bool:
     if LETTERED.fullmatch(value):
         # Numbers of patents begin with the office that granted them.
         return not value.startswith(("EP", "US", "WO", "CN", "JP")) or value[2:3].isalpha()
-    if token.start() < end:
+    if column:
+        heading = text[max(0, start - 12) : end + 12]
+        return _NUMBERED.search(heading) is not None and PUBLISHED.fullmatch(value) is not None
+    if token.start() < end or (text[end : end + 1] == "s" and not text[end + 1 : end + 2].isalpha()):
         return False
-    named = _NUMBERED.search(text, end - 3, token.start()) is not None
-    return named and token.start() - end <= 24 and PUBLISHED.fullmatch(value) is not None or brazilian(value)
+    named = _NUMBERED.search(text, end - 3, token.start()) or _NUMBER_OF.search(text, max(0, start - 32), start)
+    near = named is not None and token.start() - end <= 24 and PUBLISHED.fullmatch(value) is not None
+    return near or brazilian(value)
 
 
 def brazilian(digits: str) -> bool:

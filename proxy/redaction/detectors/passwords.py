@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
 import re
 from collections import Counter
@@ -11,10 +13,10 @@ from proxy.redaction.scan import Scan
 from proxy.redaction.telling import PASSWORDS
 
 _NOT_A_VALUE = re.compile(
-    r"(?i)^[ _-]?(?:s?_?(?:count|type|types|url|uri|id|ids|path|name|names|expir\w*|limit|length|len|file|ttl|hash|"
+    r"(?i)^(?:i[sz](?:e|ation|ing|er)|ar(?:y|ies|iat)|(?:ord)?less|(?:ords?|orte?)?[ _-]?(?:s?_?(?:count|type|types|url|uri|id|ids|path|name|names|expir\w*|limit|length|len|file|ttl|hash|"
     r"policy|field|hint|prompt|label|min|max|usage|used|size|rate|format|header|index|version|arn|ref|encoding|bucket|"
     r"class|provider|manager|reset|rotation|rule|rules|budget|endpoint|location|store|dir|list|per|price|cost|window|"
-    r"algorithm|alg))(?![a-z])"
+    r"algorithm|alg)))(?![a-z])"
 )
 _PUBLIC = re.compile(
     r"(?i)(?:public|pub|max|min|num|total|prompt|completion|input|output|cached|page|next|continuation|sync|design|"
@@ -67,8 +69,22 @@ def inspect(scan: Scan, start: int, end: int) -> None:
         value = value[: value.index("&")]
     scan.named = start + len(value)
     assigned = any(sign in between for sign in "=:：|>") or between.endswith(('"', "'", "`"))
-    if _is_secret(value, any(word in name for word in PASSWORDS), assigned):
+    if _BASIC.search(text, max(0, start - 8), start) and _is_login(value):
         scan.add(start, start + len(value), "secret", 1)
+    elif _is_secret(value, any(word in name for word in PASSWORDS), assigned):
+        scan.add(start, start + len(value), "secret", 1)
+
+
+_BASIC = re.compile(r"(?i)\bbasic +$")
+
+
+def _is_login(value: str) -> bool:
+    """Tell whether a value is base64 of a name and a password (RFC 7617)."""
+    try:
+        decoded = base64.b64decode(value + "=" * (-len(value) % 4), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return False
+    return decoded.isprintable() and ":" in decoded[1:-1]
 
 
 _URL = re.compile(
@@ -80,7 +96,7 @@ _CODE = re.compile(
 
 
 def _is_secret(value: str, password: bool, assigned: bool) -> bool:
-    if len(value) < (6 if password and assigned else 8) or _URL.match(value) or PLACEHOLDER.search(value):
+    if len(value) < (6 if password and assigned else 8) or _URL.match(value) or PLACEHOLDER.search(value) or _ALGORITHM.fullmatch(value):
         return False
     if _CODE.search(value) and not (password and assigned and re.search("[0-9]", value) and not _CALL.search(value)):
         return False
@@ -103,6 +119,11 @@ def _is_secret(value: str, password: bool, assigned: bool) -> bool:
 
 
 #: What is in passwords and not in prose.
+_ALGORITHM = re.compile(
+    r"(?i)(?:pbkdf2|bcrypt|scrypt|argon2|hmac|sha-?[0-9]|md5|aes|rsa|ecdsa|ed25519|x25519|chacha20|[hrep]s[235]|cl100k|o200k|"
+    r"[pr]50k|client_secret)(?:[_-]?(?:sha|md5|hmac|with|and|gcm|cbc|ctr|ecb|oaep|pkcs|pss|poly|base|edit|harmony|basic|post|jwt|"
+    r"id|d|i|v|[0-9]{1,5}))*"
+)
 _STRONG = re.compile(r"[!#$%^&+=~@?]")
 _UUID = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CALL = re.compile(r"\w\(|\$[({A-Z]|\{\{")

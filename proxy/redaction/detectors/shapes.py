@@ -76,6 +76,7 @@ _PEM = re.compile(r"-----BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_END = re.compile(r"-----END (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----")
 PEM_LONGEST = 16384
 """A private key that has not ended after so many characters is taken to end with its lines of base64."""
+_KEY_BODY = re.compile(r"[A-Za-z0-9+/=]{16}")
 _PEM_REST = re.compile(r"(?:[A-Za-z0-9+/=:,\- \r\n\\]|n)*")
 
 _BOT = re.compile(r":[A-Za-z0-9_-]{33,37}(?![A-Za-z0-9_-])")
@@ -124,6 +125,8 @@ def _private_key(scan: Scan, start: int) -> int:
             return start
     else:
         finish = end.end()
+    if not _KEY_BODY.search(text, begin.end(), end.start() if end else finish):
+        return start  # an ellipsis, or a word for a reader
     scan.add(start, finish, "secret", 0)
     return finish
 
