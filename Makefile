@@ -22,7 +22,7 @@ lint: $(VENV)/.developed
 bench: $(VENV)/.developed
 	$(BIN)/python -m bench
 
-# Over the half of the corpus that nobody reads; fails where a kind misses its floor.
+# Over the set of the corpus that nobody who makes the detectors reads; fails where a kind misses its floor.
 redaction-report: $(VENV)/.developed
 	PYTHONPATH=tests $(BIN)/python -m corpus.report
 

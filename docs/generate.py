@@ -56,8 +56,8 @@ PARTS = [
     ),
     (
         '`[prices."PROVIDER/MODEL"]`',
-        "What a target costs, in dollars, in place of the shipped prices: `lockgate prices` shows those in force. In the"
-        " name `*` stands for any text; the exact name goes first, then the longest pattern that fits.",
+        "What a target costs, in dollars, in place of the shipped prices: `lockgate prices` shows those in force. In"
+        " the name `*` stands for any text; the exact name goes first, then the longest pattern that fits.",
         PriceSchema(),
     ),
     (

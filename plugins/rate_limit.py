@@ -211,7 +211,7 @@ class Plan:
             if places:
                 self._told.append((names, [(at, sizes[at], str(buckets[at].limit)) for at in places]))
 
-    def wants(self, tokens: int) -> list[Want]:
+    def wants(self, tokens: int) -> list[tuple[Rate | Slots, int]]:
         """Return the buckets with what is wanted of each: so many tokens, and one of everything else."""
         return [(bucket, tokens if counts else 1) for bucket, counts in self._tokens]
 

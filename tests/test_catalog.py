@@ -224,7 +224,8 @@ def test_another_plugins_package_does_not_shadow_the_bundled_one(tmp_path, place
 def test_a_bundled_plugin_without_its_library_is_absent_and_stops_nothing(tmp_path, monkeypatch):
     from proxy import catalog
 
-    (tmp_path / "vault.py").write_text("import a_library_that_is_an_extra.inner\n" + PLUGIN.format(cls="Vault", name="vault"))
+    vault = "import a_library_that_is_an_extra.inner\n" + PLUGIN.format(cls="Vault", name="vault")
+    (tmp_path / "vault.py").write_text(vault)
     (tmp_path / "fine.py").write_text(PLUGIN.format(cls="Fine", name="fine"))
     monkeypatch.setattr(catalog, "BUNDLED", tmp_path)
     monkeypatch.setattr(catalog, "requires", lambda _: ["a-library-that-is-an-extra>=3; extra == 'vault'"])

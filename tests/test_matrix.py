@@ -88,6 +88,7 @@ FEATURES = {
     "stop": Feature(asked={"stop": ["STOP-HERE"]}, parameter="stop", up=("STOP-HERE",)),
     "limit": Feature(Said(HELLO, finish="length"), asked={"max_completion_tokens": 1234}, up=("1234",)),
     "safety": Feature(Said("I", finish="filter")),
+    "refusal": Feature(Said(refusal="I cannot help with that.")),
     "reasoning": Feature(
         Said(HELLO, reasoning="Let me think."), asked={"reasoning_effort": "low"}, parameter="reasoning_effort"
     ),
@@ -102,28 +103,28 @@ FEATURES = {
 }
 
 #: One cell for each feature in its order: "s" it is supported, "d" the parameter is dropped and the caller told,
-#: "r" it is refused as unsupported.
+#: "r" it is refused as unsupported, "f" what the upstream has no words for is told by the finish reason alone.
 TABLE = {
-    #                text system turns | tools parallel results | usage schema images | stop limit safety
+    #                text system turns | tools parallel results | usage schema images | stop limit safety refusal
     #                reasoning search | refused broken overflow
-    "openai":        "sss sss sss sss ss sss",
-    "vllm":          "sss sss sss sss sr sss",
-    "ollama":        "sss sss sss sss sr sss",
-    "llama.cpp":     "sss sss sss sss dr sss",
-    "tgi":           "sss sss sss sss dr sss",
-    "lmstudio":      "sss sss sss sss sr sss",
-    "mistral":       "sss sss sss sss dr sss",
-    "groq":          "sss sss sss sss ss sss",
-    "deepseek":      "sss sss srs sss sr sss",
-    "xai":           "sss sss sss dss sr sss",
-    "perplexity":    "sss rrr sss sss ss sss",
-    "openrouter":    "sss sss sss sss ss sss",
-    "azure":         "sss sss sss sss sr sss",
-    "anthropic":     "sss sss sss sss ss sss",
-    "gemini":        "sss sss sss sss ss sss",
-    "vertex":        "sss sss sss sss ss sss",
-    "vertex-claude": "sss sss sss sss ss sss",
-    "bedrock":       "sss sss sss sss sr sss",
+    "openai":        "sss sss sss ssss ss sss",
+    "vllm":          "sss sss sss ssss sr sss",
+    "ollama":        "sss sss sss ssss sr sss",
+    "llama.cpp":     "sss sss sss ssss dr sss",
+    "tgi":           "sss sss sss ssss dr sss",
+    "lmstudio":      "sss sss sss ssss sr sss",
+    "mistral":       "sss sss sss ssss dr sss",
+    "groq":          "sss sss sss ssss ss sss",
+    "deepseek":      "sss sss srs ssss sr sss",
+    "xai":           "sss sss sss dsss sr sss",
+    "perplexity":    "sss rrr sss ssss ss sss",
+    "openrouter":    "sss sss sss ssss ss sss",
+    "azure":         "sss sss sss ssss sr sss",
+    "anthropic":     "sss sss sss ssss ss sss",
+    "gemini":        "sss sss sss sssf ss sss",
+    "vertex":        "sss sss sss sssf ss sss",
+    "vertex-claude": "sss sss sss ssss ss sss",
+    "bedrock":       "sss sss sss sssf sr sss",
 }  # fmt: skip
 CELLS = {
     (provider, feature): verdict
@@ -288,7 +289,7 @@ def test_a_cell(bench: Bench, provider: str, feature: str) -> None:
         [request] = bench.upstream.requests[before:]
         check_sent(request, asked, verdict, plugins)
         assert headers.get("x-lockgate-dropped") == (asked.parameter if verdict == "d" else None)
-        check_answer(answer, asked.said, loud if plugins else str)
+        check_answer(answer, asked.said, loud if plugins else str, verdict)
         check_usage(answer, chunks, asked, stream)
         if stream:
             check_order(chunks)
@@ -305,20 +306,21 @@ def check_sent(request: Request, asked: Feature, verdict: str, plugins: bool) ->
     assert any("up-key" in value or "ya29.x" in value for _, value in request.fields)
 
 
-def check_answer(answer: ChatCompletion, said: Said, told: Callable[[str], str]) -> None:
+def check_answer(answer: ChatCompletion, said: Said, told: Callable[[str], str], verdict: str) -> None:
     [choice] = answer.choices
     message = choice.message
     assert (answer.object, message.role, choice.index) == ("chat.completion", "assistant", 0)
     assert answer.id and answer.model and isinstance(answer.created, int)
-    assert (message.content or "") == told(said.text) and not message.refusal
+    assert (message.content or "") == told(said.text)
+    assert (message.refusal or "") == ("" if verdict == "f" else told(said.refusal))
     calls = message.tool_calls or []
     assert len({call.id for call in calls}) == len(calls) and all(call.id for call in calls)
     said_calls = [(call.function.name, json.loads(call.function.arguments)) for call in calls]  # type: ignore[union-attr]
     assert said_calls == [(name, json.loads(told(arguments))) for name, arguments in said.calls]
-    finish = (
-        "tool_calls" if said.calls else {"stop": "stop", "length": "length", "filter": "content_filter"}[said.finish]
-    )
-    assert choice.finish_reason == finish
+    finishes = {"stop": "stop", "length": "length", "filter": "content_filter"}
+    finish = "tool_calls" if said.calls else finishes[said.end if verdict == "f" else said.finish]
+    # Claude's refusals are filtered answers as well.
+    assert choice.finish_reason == finish or (said.refusal and choice.finish_reason == "content_filter")
     assert (getattr(message, "reasoning_content", None) or "").strip() == told(said.reasoning)
     if said.cited:
         cited = [

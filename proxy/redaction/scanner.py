@@ -90,10 +90,11 @@ class Scanner:
         if text.isascii():
             found, escapes = self._scan(text, None)
         else:
-            found, escapes = self._scan(text, None, self._beyond_ascii)
+            plain = views.typeset(text)
+            found, escapes = self._scan(plain, None, self._beyond_ascii)
             if _ODD in escapes:
-                view = views.normalised(text)
-                plain = text if view is None else view.text
+                view = views.normalised(plain)
+                plain = plain if view is None else view.text
                 found, escapes = self._scan(plain, view)
         if "\\" in escapes:
             layer = views.unescaped(plain, view)

@@ -65,9 +65,10 @@ BIRTH = _any(
     r"\bgeb\.", r"\bgeb\b", "geboren", "geburts", r"\bgeburt\b", "geboorte", r"\bgebore\b", "zur welt",
     "verjaardag", r"\bgebdat",
     # French, Spanish
-    r"\bn[ée]e? (?:le|en|à|au) ", r"\bn[ée]\(e\)", r"\bn[ée]\.?e?s? le\b", "naissance", "natif", "date_naiss", r"\bddn\b",
+    r"\bn[ée]e? (?:le|en|à|au) ", r"\bn[ée]\(e\)", r"\bn[ée]\.?e?s? le\b", "naissance", "natif",
+    "date_naiss", r"\bddn\b",
     "nacid[oa]", "nacimiento", "nac[ií] (?:el|en)", "naci[oó] el", "fecha[_ ]de[_ ]nac", r"\bf\. ?nac",
-    r"\bf(?:echa|ec|\.)?[_ ]?nac", "cumplea", 
+    r"\bf(?:echa|ec|\.)?[_ ]?nac", "cumplea",
     # Italian, Portuguese
     r"\bnat[oa] (?:il|a|in|l)", r"\bnat[oa]\b", "nascit", "nascid[oa]", "nascimento", r"\bnasci", r"\bnasceu\b",
     "anivers[áa]rio", "compleann", r"\bd(?:ata|t|\.)?[_ ]?nasc",
@@ -96,16 +97,20 @@ LICENCE = _any(
     # German, Dutch
     "f(?:ü|u|ue)hrerschein", "fahrerlaubnis", "fahrausweis", "f(?:ü|ue)hrerausweis", "rijbewij", "rijvaardigheidsbew",
     # French, Spanish
-    r"\bpermis\b", "permis_", "_permis", r"\bpermiso de (?:conduc|circ)", r"\bpermiso\b", "permiso_cond",
-    "carn[eé]ts? (?:de )?conduc", "carn[eé]t_", r"\bcarn[eé]t?\b", r"licencia (?:(?:federal|nacional) )?(?:de|para) (?:conduc|manej)",
+    "permis de condu", r"\bpermis\b", "permis_", "_permis", r"\bpermiso de (?:conduc|circ)",
+    r"\bpermiso\b", "permiso_cond",
+    "carn[eé]t?s? (?:de )?conduc", "carn[eé]t_", r"\bcarn[eé]t?\b",
+    r"licencia (?:(?:federal|nacional) )?(?:de|para) (?:conduc|manej)",
     "licencia_", r"\blicencia\b",
     # Italian, Portuguese
-    r"\bpatent[ei]\b", "patente_", "_patente", "carteira (?:nacional )?de (?:motorista|habilita)", r"(?:\b|_)cnh(?:\b|_)",
+    r"\bpatent[ei] di guida", r"\bpatent[ei]\b", "patente_", "_patente",
+    "carteira (?:nacional )?de (?:motorista|habilita)", r"(?:\b|_)cnh(?:\b|_)",
     "habilitaç", "habilitacao", "carta de (?:motorista|condu)", "t[ií]tulo de condu", r"\bcarteira de condu",
     # Polish
     "praw[oaeu]m?[ _-]*jazdy", r"\bprawk[oaiu]",
     # Hindi, Chinese, Japanese
-    "ड्राइविंग", "ड्राइविग", "डीएल", "लाइसेंस", "驾驶证", "驾照", "駕照", "驾驶执照", "駕駛執照", "行驶证", "運転免許", "免許証", "免許",
+    "ड्राइविंग", "ड्राइविग", "डीएल", "लाइसेंस", "驾驶证", "驾照", "駕照", "驾驶执照", "駕駛執照", "行驶证",
+    "運転免許", "免許証", "免許",
 )  # fmt: skip
 """Words beside which a number may be one of a driving licence; see `detectors.licences` for which need no more."""
 

@@ -71,6 +71,17 @@ def normalised(text: str) -> View | None:
     return _edited(text, ((start, end, new) for start, end, new in found if new is not None), None)
 
 
+def typeset(text: str) -> str:
+    """Return `text` with the dashes and blanks of good typography in their plain forms, all where they were.
+
+    These are in much prose, and put right far sooner than what `normalised` has to find a way back from.
+    """
+    for odd, usual in _TYPESET:
+        if odd in text:
+            text = text.replace(odd, usual)
+    return text
+
+
 def unescaped(text: str, under: View | None) -> View | None:
     r"""Return `text` with JSON's escapes resolved (`\"`, `\n`, `\u0041`); `None` where there are none."""
     return _edited(text, ((m.start(), m.end(), _character(m)) for m in _ESCAPE.finditer(text)), under)
@@ -99,6 +110,12 @@ def _character(match: re.Match[str]) -> str:
         return "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)
     return _CONTROLS.get(match[2], match[2])
 
+
+#: Each one character for one, of which `plain` knows more.
+_TYPESET = (
+    *((dash, "-") for dash in "\u2013\u2014\u2010\u2011\u2012\u2212"),
+    *((blank, " ") for blank in "\u00a0\u202f\u2009\u200a\u3000"),
+)
 
 #: Where such characters are; elsewhere none is looked for.
 _BLOCKS = (

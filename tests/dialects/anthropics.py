@@ -70,10 +70,15 @@ def _events(said: Said) -> Iterator[Block]:
             yield {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
             return
         yield {"type": "content_block_stop", "index": index}
-    stop = "tool_use" if said.calls else _STOPS[said.finish]
-    yield {"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": None}, "usage": _used(said)}
+    stop = "tool_use" if said.calls else _STOPS[said.end]
+    delta = {"stop_reason": stop, "stop_sequence": None, "stop_details": _details(said)}
+    yield {"type": "message_delta", "delta": delta, "usage": _used(said)}
     yield {"type": "unheard_of"}
     yield {"type": "message_stop"}
+
+
+def _details(said: Said) -> Block | None:
+    return {"type": "refusal", "explanation": said.refusal} if said.refusal else None
 
 
 def _used(said: Said) -> Block:
@@ -92,8 +97,9 @@ def _whole(said: Said) -> bytes:
     if said.broken:
         return _error(529, "overloaded_error", "Overloaded")
     usage = {"input_tokens": PROMPT - CACHED, "cache_read_input_tokens": CACHED, "cache_creation_input_tokens": 0}
-    stop = "tool_use" if said.calls else _STOPS[said.finish]
+    stop = "tool_use" if said.calls else _STOPS[said.end]
     head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "stop_reason": stop}
+    head["stop_details"] = _details(said)
     return json_answer({**head, "content": list(_blocks(said)), "usage": {**usage, **_used(said)}})
 
 

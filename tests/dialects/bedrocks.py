@@ -60,7 +60,7 @@ def _streamed(said: Said) -> bytes:
         broken = frame({"message": "Slow down"}, message_type="exception", exception_type="throttlingException")
         frames.append(broken)
     else:
-        stop = "tool_use" if said.calls else _STOPS[said.finish]
+        stop = "tool_use" if said.calls else _STOPS[said.end]
         frames.append(_event("messageStop", {"stopReason": stop}))
         frames.append(_event("metadata", {"usage": _USAGE, "metrics": {"latencyMs": 1}}))
     begin = head(200, content_type="application/vnd.amazon.eventstream", transfer_encoding="chunked")
@@ -77,7 +77,7 @@ def _whole(said: Said) -> bytes:
         content.append({"text": said.text})
     for at, (name, arguments) in enumerate(said.calls):
         content.append({"toolUse": {"toolUseId": f"tooluse_{at}", "name": name, "input": json.loads(arguments)}})
-    stop = "tool_use" if said.calls else _STOPS[said.finish]
+    stop = "tool_use" if said.calls else _STOPS[said.end]
     message = {"role": "assistant", "content": content}
     return json_answer({"output": {"message": message}, "stopReason": stop, "usage": _USAGE, "metrics": {}})
 

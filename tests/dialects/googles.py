@@ -47,14 +47,14 @@ def _streamed(answer: Said) -> bytes:
             said(parts[0]), then=body + json.dumps(error(503, "UNAVAILABLE", "Overloaded")).encode()
         )
     responses = [said(part) for part in parts]
-    finish = said(finish=_FINISHES[answer.finish], usage=_usage(answer), **_grounding(answer))
+    finish = said(finish=_FINISHES[answer.end], usage=_usage(answer), **_grounding(answer))
     return geminis.streamed(*responses, finish)
 
 
 def _whole(answer: Said) -> bytes:
     if answer.broken:
         return geminis.whole(error(503, "UNAVAILABLE", "Overloaded"), 503)
-    finish = _FINISHES[answer.finish]
+    finish = _FINISHES[answer.end]
     return geminis.whole(said(*_parts(answer), finish=finish, usage=_usage(answer), **_grounding(answer)))
 
 

@@ -19,7 +19,8 @@ PROMPT, CACHED, COMPLETION, REASONING = 12, 4, 9, 5
 class Said:
     """One answer. `finish` is "stop", "length" or "filter"; `cited` is the piece of the text that has a source.
 
-    `broken` has the upstream fail after the answer has begun.
+    `refusal` is said instead of a text, where the upstream has words for it, else it ends as a "filter" does. `broken`
+    has the upstream fail after the answer has begun.
     """
 
     text: str = ""
@@ -28,6 +29,12 @@ class Said:
     finish: str = "stop"
     cited: tuple[str, str] | None = None
     broken: bool = False
+    refusal: str = ""
+
+    @property
+    def end(self) -> str:
+        """How it ends where refusals are filtered answers."""
+        return "filter" if self.refusal else self.finish
 
     @property
     def span(self) -> tuple[int, int]:
@@ -41,6 +48,8 @@ class Said:
         message: Message = {"content": self.text or None}
         if self.reasoning:
             message["reasoning_content"] = self.reasoning
+        if self.refusal:
+            message["refusal"] = self.refusal
         if self.calls:
             message["tool_calls"] = [
                 tool_call(name, arguments, f"call_{at}") for at, (name, arguments) in enumerate(self.calls)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from gateways import Gateway
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from upstreams import RST, Upstream, chunked, json_answer, streaming
+from wire import PATIENCE_S
 
 from proxy.errors import Reject, UpstreamError
 from proxy.exchange import Exchange
@@ -422,6 +424,20 @@ def test_a_turn_that_pauses_for_ever_stops(client: openai.OpenAI, upstream: Upst
     assert len(upstream.requests) == len(said.message.content) == MOST_CONTINUATIONS + 1
 
 
+def test_an_answer_that_was_paused_is_billed_though_the_rest_fails(
+    behind: tuple[Gateway, Upstream], client: openai.OpenAI, upstream: Upstream, stream: bool
+) -> None:
+    paused = message(*SEARCHED[1:3], stop="pause_turn")
+    upstream.scripts = [answer(paused), lambda _: json_answer(error("rate_limit_error", "Slow down"), 429)]
+    with pytest.raises(openai.RateLimitError) as failed:
+        ask(client, stream, web_search_options={})
+    id = failed.value.response.headers["x-request-id"]
+    deadline = time.monotonic() + PATIENCE_S
+    while not (ended := [line for line in behind[0].records() if line["kind"] == "end" and line["id"] == id]):
+        assert time.monotonic() < deadline
+    assert ended[0]["estimated"] and min(ended[0]["usage"]["prompt"], ended[0]["usage"]["completion"]) > 0
+
+
 def test_a_refusal_is_one(client: openai.OpenAI, upstream: Upstream, stream: bool) -> None:
     details = {"type": "refusal", "category": "bio", "explanation": "That is dangerous."}
     upstream.scripts = [answer(message(stop="refusal", stop_details=details))]
@@ -572,6 +588,34 @@ RICH = message(
     tool_use("now", "toolu_2"),
     stop="tool_use",
 )
+
+
+def test_arguments_that_are_no_json_are_told_as_they_are() -> None:
+    whole = [*events(message(tool_use("weather", city="Rome"), stop="tool_use"))]
+    said = folded(opened(stream=True), wired([*whole[:-4], *whole[-3:]]))["choices"][0]
+    with pytest.raises(ValueError):
+        json.loads(said["message"]["tool_calls"][0]["function"]["arguments"])
+    assert said["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("said", ["Sure: {}", "[1]", "```json\n{}\n```", ""])
+def test_what_was_to_be_json_and_is_none_is_an_error(said: str) -> None:
+    form = {"type": "json_object"}
+    whole = json.dumps(message(text(said)))
+    with pytest.raises(UpstreamError) as failed:
+        opened(response_format=form).completion(whole.encode())
+    assert failed.value.code == "upstream_malformed_output"
+    with pytest.raises(UpstreamError):
+        folded(opened(stream=True, response_format=form), wired(events(message(text(said)))))
+    cut = opened(response_format=form).completion(json.dumps(message(text(said), stop="max_tokens")).encode())
+    assert cut["choices"][0]["finish_reason"] == "length"
+
+
+def test_an_answer_that_is_json_passes() -> None:
+    made = folded(
+        opened(stream=True, response_format={"type": "json_object"}), wired(events(message(text('{"a": 1}'))))
+    )
+    assert made["choices"][0]["message"]["content"] == '{"a": 1}'
 
 
 def test_what_is_new_to_it_is_read_over() -> None:

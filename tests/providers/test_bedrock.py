@@ -240,7 +240,24 @@ def test_each_parameter_has_its_word(asked: dict[str, Any], expected: dict[str, 
 
 
 def test_any_json_is_asked_for_in_words() -> None:
-    assert "JSON" in sent(response_format={"type": "json_object"})["system"][0]["text"]
+    form = {"type": "json_object"}
+    assert "JSON" in sent(response_format=form)["system"][0]["text"]
+    assert folded(opened(True, response_format=form), *events(message({"text": '{"a": 1}'})))["choices"]
+    with pytest.raises(UpstreamError) as failed:
+        opened(response_format=form).completion(json.dumps(message({"text": "Sure."})).encode())
+    assert failed.value.code == "upstream_malformed_output"
+
+
+def test_arguments_that_are_no_json_are_told_as_they_are() -> None:
+    whole = [*events(message(tool_use("weather", city="Rome"), stop="tool_use"))]
+    said = folded(opened(True), *whole[:-4], *whole[-3:])["choices"][0]
+    with pytest.raises(ValueError):
+        json.loads(said["message"]["tool_calls"][0]["function"]["arguments"])
+    assert said["finish_reason"] == "tool_calls"
+    again = [*HI, {"role": "assistant", "tool_calls": said["message"]["tool_calls"]}]
+    again.append({"role": "tool", "tool_call_id": "tooluse_1", "content": "What?"})
+    called = sent(messages=again, tools=[WEATHER])["messages"][1]["content"][0]["toolUse"]["input"]
+    assert called.keys() == {"invalid_json"}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,9 @@ _ROW = re.compile(r"[ ,/–-]{0,3}(?:and|or|to|und|oder|auf|bis|et|ou|à|y|o|a|e
 _HOST = re.compile(r"(?i)\bip|\bhost|\bserver|\baddr|ping|\bfrom\b|\bnode\b|://|adres|服务器|アドレス")
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-\u00c0-\u024f]+")
 _DOMAIN = re.compile(
-    r"(?:[A-Za-z0-9\u00c0-\u024f](?:[A-Za-z0-9\u00c0-\u024f-]{0,61}[A-Za-z0-9\u00c0-\u024f])?\.)+(?:[A-Za-z\u00c0-\u024f]{2,24}|xn--[a-z0-9-]{2,59})(?![A-Za-z0-9])"
+    r"(?:(?:[A-Za-z0-9\u00c0-\u024f](?:[A-Za-z0-9\u00c0-\u024f-]{0,61}[A-Za-z0-9\u00c0-\u024f])?|"
+    # a label of another script
+    r"[\u0370-\u1fff\u3041-\u3096\u30a1-\u30fa\u30fc\u3400-\u9fff\uac00-\ud7a3]{1,40})\.)+(?:[A-Za-z\u00c0-\u024f]{2,24}|xn--[a-z0-9-]{2,59})(?![A-Za-z0-9])"
 )
 _SCHEME = re.compile(r"\b([A-Za-z][A-Za-z0-9+.\-]{1,30})://([^\s/?#\"'`<>]{0,256})$")
 _WEB = frozenset(

@@ -12,7 +12,7 @@ from proxy.redaction.scan import Scan
 
 IBAN = r"\b[A-Za-z]{2}[0-9]{2}[ \-]?[A-Za-z0-9]{4}[ \-]?[A-Za-z0-9]{3}"
 FISCAL = (
-    r"[A-Za-z]{3}[ .-]?[A-Za-z]{3}[ .-]?[0-9L-Vl-v]{2}[ .-]?[A-EHLMPR-Ta-ehlmpr-t][ .-]?[0-9L-Vl-v]{2}[ .-]?"
+    r"\b[A-Za-z]{3}[ .-]?[A-Za-z]{3}[ .-]?[0-9L-Vl-v]{2}[ .-]?[A-EHLMPR-Ta-ehlmpr-t][ .-]?[0-9L-Vl-v]{2}[ .-]?"
     r"[A-Za-z][ .-]?[0-9L-Vl-v]{3}[ .-]?[A-Za-z]"
 )
 INSURANCE = (

@@ -28,10 +28,10 @@ _ALONE = {
     "-a": frozenset(("redis-cli",)),
     "-w": frozenset(("ldapsearch", "ldapmodify", "ldapadd", "ldappasswd", "ldapwhoami", "ldapdelete")),
     "-p": frozenset(
-        ("sshpass", "mysql", "mysqldump", "mysqladmin", "mysqlimport", "mariadb", "docker", "podman", "helm", "az", "cf", "oc",
-         "mongo", "mongosh", "mongodump", "mongorestore", "rabbitmqadmin", "skopeo", "crane", "buildah")
+        "sshpass mysql mysqldump mysqladmin mysqlimport mariadb docker podman helm az cf oc mongo mongosh mongodump "
+        "mongorestore rabbitmqadmin skopeo crane buildah".split()
     ),
-}  # fmt: skip
+}
 #: Only attached: what stands apart behind them is a port, a directory or a database.
 _ATTACHED = frozenset(("mysql", "mysqldump", "mysqladmin", "mysqlimport", "mariadb"))
 #: Only in their command `login`.
@@ -51,9 +51,10 @@ def inspect(scan: Scan, start: int) -> None:
     option = _OPTION.match(text, start)
     if option is None or option[2].startswith("$"):
         return
-    line = text.rfind("\n", max(0, start - FARTHEST), start) + 1 or max(0, start - FARTHEST)
-    while line > 1 and text[line - 2 : line] == "\\\n":  # the line goes on
-        line = text.rfind("\n", max(0, start - FARTHEST), line - 1) + 1
+    first = max(0, start - FARTHEST)
+    line = text.rfind("\n", first, start) + 1 or first
+    while line > first and text[line - 2 : line] == "\\\n":  # the line goes on
+        line = text.rfind("\n", first, line - 1) + 1 or first
     programs = _COMMAND.findall(text, line, start)
     if not programs:
         return

@@ -31,7 +31,10 @@ _DATE = re.compile(
     r"|(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
     r")(?![0-9]|(?!T[0-9])[A-Za-z]|[./-][0-9])"
 )
-_BEHIND = re.compile(r"(?i)^[ ,()]{0,3}(?:in [\w-]+ |à [\w-]+ )?(?:geboren|born|生まれ|出生|生\b|gebore|geb\.|urodzon|nac[ií]|nascid|nat[oa]\b|is my (?:birth|dob))")
+_BEHIND = re.compile(
+    r"(?i)^[ ,()]{0,3}(?:in [\w-]+ |à [\w-]+ )?(?:geboren|born|生まれ|出生|生\b|gebore|geb\.|urodzon|nac[ií]|nascid|"
+    r"nat[oa]\b|is my (?:birth|dob))"
+)
 #: What may stand between a number and the word behind it: "D1234567 is my driving licence".
 _BETWEEN = re.compile(r"[ ,(:–-]{0,3}(?:[^\W\d_]{1,12}[ ,(]{1,2}){0,4}")
 _LISTED = re.compile(
@@ -44,6 +47,7 @@ _PART = re.compile(
     r"[0-9]{2,6}(?: [0-9]{2,6}){2,4}\b|[A-Z]{1,3} [0-9]{6,7}\b|[0-9]{2} ?[A-Z]{2} ?[0-9]{5}\b|"
     r"[A-Za-z0-9]+(?:[-/][A-Za-z0-9]+)*"
 )
+_DIGIT = re.compile("[0-9]")
 _LICENCE = re.compile(f"(?i:{licences.PUBLISHED.pattern.removeprefix('(?i)')})|{_PART.pattern}")
 
 REACH = 44
@@ -85,7 +89,7 @@ def inspect_number(scan: Scan, start: int, end: int, kind: str) -> None:
     if columns:
         return
     blocked = False
-    for token in (_LICENCE if licence else _PART).finditer(text, end, min(len(text), end + FARTHEST + 24)):
+    for token in _tokens(text, end, min(len(text), end + FARTHEST + 24), licence):
         between = text[end + 2 : token.start()]
         if token.start() - end > FARTHEST or (_SENTENCE.search(between) and not _NUMBER.search(between)):
             break
@@ -97,10 +101,18 @@ def inspect_number(scan: Scan, start: int, end: int, kind: str) -> None:
             scan.add(token.start(), token.end(), kind, 3)
             _others(scan, token.end(), kind)
             return
-    tokens = list((_LICENCE if licence else _PART).finditer(text, max(0, start - 44), start))
+    tokens = _tokens(text, max(0, start - 44), start, licence)
     if tokens and _number(text, tokens[-1], kind) and _BETWEEN.fullmatch(text, tokens[-1].end(), start):
         if not licence or licences.told(text, start, tell, tokens[-1]):
             scan.add(tokens[-1].start(), tokens[-1].end(), kind, 3)
+
+
+def _tokens(text: str, start: int, end: int, licence: bool) -> list[re.Match[str]]:
+    """Return what may be a number within `text[start:end]`: pieces that have a digit."""
+    if not _DIGIT.search(text, start, end):
+        return []
+    pieces = (_LICENCE if licence else _PART).finditer(text, start, end)
+    return [piece for piece in pieces if _DIGIT.search(piece[0])]
 
 
 def _others(scan: Scan, end: int, kind: str) -> None:
@@ -141,31 +153,39 @@ def _stops(between: str) -> bool:
     return "\n\n" in between or _SENTENCE.search(between[2:]) is not None or _EVENT.search(between) is not None
 
 
-_SENTENCE = re.compile(r"(?<![ck]at)(?<!\bKl)(?<!\b[Nn][ro])[.!?。][ \n]+[A-Z]|[。！？]|\n\n")
+_SENTENCE = re.compile(r"(?<!at)(?<!\bKl)(?<!\b[Nn][ro])[.!?。][ \n]+[A-Z]|[。！？]|\n\n")
 #: In a sentence of its own the number is called one.
 _NUMBER = re.compile(r"(?i)(?:n[uú]m\w*|\bnr|\bno|n[°º]|№|号|番号)[^.!?]{0,16}$")
 _EVENT = re.compile(
     r"\b(?:meeting|exam|due|expir|valid|since|seit|enrol|hired|joined|moved|died|gest|signed|"
-    r"issued|starts?|ends?|deadline|termin|zog|trat|arriv|appointment|invoice|rechnung|factur|fattur|order|launch|found|releas|publish|built|gegründ|rates?\b)"
+    r"issued|starts?|ends?|deadline|termin|zog|trat|arriv|appointment|invoice|rechnung|factur|fattur|order|launch|found|releas|publish|built|gegründ|rates?\b|"
+    r"updat|deliver|registry|zimmer|ab\b)"
 )
 
 
-_SPACED_DATE = re.compile(r"[0-3]?[0-9] [01]?[0-9] (?:19|20)[0-9]{2}|(?:19|20)[0-9]{2} [01]?[0-9] [0-3]?[0-9]")
+_SPACED_DATE = re.compile(
+    r"[0-3]?[0-9] [01]?[0-9] (?:19|20)[0-9]{2}|(?:19|20)[0-9]{2} [01]?[0-9] [0-3]?[0-9]|"
+    r"(?:19|20)[0-9]{2}[/-](?:19|20)?[0-9]{2}"
+)
 _PASSPORTS = re.compile(r"(?i)pass?e?port|pasz|pasap|reisepa|paspoort|护照|護照|旅券|パスポート|पासपोर्ट")
 _LICENCES = re.compile(
     r"(?i)driv\w+ lic|licen[cs]e|führersch|permis\b|permiso de|patente|rijbew|praw\w+ jazd|\bcnh\b|驾|免許|ड्राइविंग"
 )
 #: What another number between a word and a number would be called.
 _ANOTHER = re.compile(
-    r"(?i)\border|bestell|auftrag|command\w+ n|\bpedido|\bordine|zamówi|encomenda|订单|注文|ऑर्डर|invoice|rechnung|factur|fattur|"
-    r"fatura|faktur|发票|請求|\bphone|\btele?[fp]|\btél|\btel\b|\bcall\b|\bmobil|\bhandy|\banruf|\bappel|\bllam|\bchiam|zadzwo|"
-    r"celular|电话|電話|手机|फ़ोन|फोन|\bref(?:erence|erenz|\b)|\bcase\b|ticket|aktenz|vorgang|dossier|expedient|\bpratica|\bsprawy|"
-    r"\bprocesso|\bzaak|booking|buchung|réserv|reserva|prenotaz|rezerwac|boeking|予約|预订|(?:customer|client|kunden|klant)[ -]?(?:n|id)|"
-    r"\baccount|\bkonto|\bcompte\b|\bcuenta|\bconto\b|rekening|\bconta\b|口座|账号|\bpolicy|police n|póliza|polizza|polis|apólice|"
-    r"\bplate|kennzeich|immatric|matr[íi]cul|\btarga|kenteken|rejestracyj|\bplaca|车牌|ナンバー|\bserial|serien|\bversion|software|"
-    r"\bssn\b|social sec|\bnino?\b|national ins|\bpesel|\bbsn\b|\bcpf\b|\brg\b|\bdni\b|\bnie\b|\bnif\b|aadha?ar|\bpan\b|\biban|\bcard\b|"
-    r"\bkarten?n|\bvin\b|\bisbn|\bsku\b|tracking|sendung|parcel|\bcolis|\bpaket|\bfine of|\bamount|\bbetrag|\bzip\b|\bplz\b|\bfax\b|"
-    r"\bpostcode|\bchassis|\bengine|身份证|マイナンバー|codice fiscale|partita iva|\bnhs\b|steuer|receipt|quittung|\brecibo|ricevuta|paragon|\bbuild\b|\.js\b"
+    r"(?i)\border|bestell|auftrag|command\w+ n|\bpedido|\bordine|zamówi|encomenda|订单|注文|ऑर्डर|invoice|"
+    r"rechnung|factur|fattur|fatura|faktur|发票|請求|\bphone|\btele?[fp]|\btél|\btel\b|\bcall\b|\bmobil|\bhandy|"
+    r"\banruf|\bappel|\bllam|\bchiam|zadzwo|celular|电话|電話|手机|फ़ोन|फोन|\bref(?:erence|erenz|\b)|\bcase\b|"
+    r"ticket|aktenz|vorgang|dossier|expedient|\bpratica|\bsprawy|\bprocesso|\bzaak|booking|buchung|réserv|reserva|"
+    r"prenotaz|rezerwac|boeking|予約|预订|(?:customer|client|kunden|klant)[ -]?(?:n|id)|\baccount|\bkonto|"
+    r"\bcompte\b|\bcuenta|\bconto\b|rekening|\bconta\b|口座|账号|\bpolicy|police n|póliza|polizza|polis|apólice|"
+    r"\bplate|kennzeich|immatric|matr[íi]cul|\btarga|kenteken|rejestracyj|\bplaca|车牌|ナンバー|\bserial|serien|"
+    r"\bversion|software|\bssn\b|social sec|\bnino?\b|national ins|\bpesel|\bbsn\b|\bcpf\b|\brg\b|\bdni\b|\bnie\b|"
+    r"\bnif\b|aadha?ar|\bpan\b|\biban|\bcard\b|\bkarten?n|\bvin\b|\bisbn|\bsku\b|tracking|sendung|parcel|\bcolis|"
+    r"\bpaket|\bfine of|\bamount|\bbetrag|\bzip\b|\bplz\b|\bfax\b|\bpostcode|\bchassis|\bengine|身份证|"
+    r"マイナンバー|codice fiscale|partita iva|\bnhs\b|steuer|receipt|quittung|\brecibo|ricevuta|paragon|\bbuild\b|"
+    r"\.js\b|transaction|\bstock\b|industrial|"
+    r"\bamende|\bmulta\b|bu(?:ß|ss)geld|\bboete|\bmandat\b"
 )
 
 

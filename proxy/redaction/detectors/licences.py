@@ -12,7 +12,7 @@ import re
 _LAST = "(?![ -][0-9]{3})"
 #: What nothing else looks like.
 _SINGULAR = (
-    # The United Kingdom: name, decade, month (50 more for women), day, year, initials, check; and the issue of the card.
+    # The United Kingdom: name, decade, month (50 more for women), day, year, initials, check; and the card's issue.
     r"[A-Z][A-Z9]{4}[ -]?[0-9](?:[05][1-9]|[16][0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9][ -]?[A-Z][A-Z9][A-Z0-9][A-Z]{2}"
     r"(?: [0-9]{2}(?![0-9]))?",
     r"[A-Z][A-Z9]{4}[ -]?[0-9]{6}[ -]?[A-Z0-9]{5}",  # the same, with a day that there is not
@@ -29,9 +29,11 @@ _LETTERED = (
     r"[0-9]{2}[A-Z]{2}[0-9]{5}",  # France, since 2013
     r"[A-Z]{2}[ -]?[0-9]{13}",  # India, without its groups
     # The United States and Canada, in the groups that their cards show.
-    rf"[A-Z][ -]?[0-9]{{3}}(?:[ -][0-9]{{3}}){{3}}{_LAST}|[A-Z][0-9]{{3}}[ -][0-9]{{4}}[ -][0-9]{{4}}(?:[ -][0-9]{{2}})?{_LAST}",
+    rf"[A-Z][ -]?[0-9]{{3}}(?:[ -][0-9]{{3}}){{3}}{_LAST}",
+    rf"[A-Z][0-9]{{3}}[ -][0-9]{{4}}[ -][0-9]{{4}}(?:[ -][0-9]{{2}})?{_LAST}",
     rf"[A-Z][0-9]{{4}}[ -][0-9]{{5}}[ -][0-9]{{5}}{_LAST}|[A-Z][0-9]{{4}}[ -][0-9]{{6}}[ -][0-9]{{2}}{_LAST}",
     r"[A-Z][0-9]{2}[ -][0-9]{2}[ -][0-9]{4}|[A-Z]{1,2}[0-9]{6,14}|[A-Z]{2} [0-9]{6}",
+    r"[A-Z]{1,2}-[0-9]{5,7} [0-9]",  # Portugal
     r"[0-9]{2}[A-Z]{3}[0-9]{5}|[0-9]{3}[A-Z]{2}[0-9]{4}|[A-Z]{3}[0-9]{6}|[A-Z]{2}[0-9]{6}[A-Z]",
     r"NHL[0-9]{8}|[A-Z*]{7}[0-9]{3}[A-Z0-9]{2}",
 )
@@ -41,12 +43,13 @@ _PLAIN = (
     rf"[0-9]{{4}}(?:[ -][0-9]{{4}}){{2}}{_LAST}|[0-9]{{2}} [0-9]{{3}} [0-9]{{3}}{_LAST}",
     rf"[0-9]{{3}}(?:[ .-][0-9]{{3}}){{2,3}}(?:[ .-][0-9]{{1,2}})?{_LAST}|[0-9]{{2}}-[0-9]{{3}}-[0-9]{{4}}",
     rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{4}}|[0-9]{{4,5}}(?:[ .][0-9]{{3}}){{2}}{_LAST}|[0-9]{{9,10}}[ /-][0-9]{{1,2}}",
-    r"[0-9]{17}[0-9X]|[0-9]{7,12}|[0-9]{8}-?[A-Z]",  # China and Spain have the number of the identity card
+    r"[0-9]{17}[0-9X]|[0-9]{8}-?[A-Z]|[0-9]{7,12}",  # China and Spain have the number of the identity card
 )
 
 
 def _whole(*forms: str) -> re.Pattern[str]:
-    return re.compile(f"(?i)(?<![A-Za-z0-9])(?:{'|'.join(forms)})(?![A-Za-z0-9])")
+    # Words are passed over quickly: all forms have a digit behind at most nine letters.
+    return re.compile(f"(?i)(?<![A-Za-z0-9])(?=[A-Z*]{{0,9}}[ -]?[0-9])(?:{'|'.join(forms)})(?![A-Za-z0-9])")
 
 
 SINGULAR = _whole(*_SINGULAR)
@@ -73,8 +76,9 @@ _SORT = re.compile(
 #: Behind it: what else it may be the beginning of.
 _OF = re.compile(
     r"(?i)(?:s|d|e|es)?[ _-]*(?:keys?|plates?|agreement|servers?|files?|fees?|terms?|types?|text|header|manager|code|"
-    r"holders?|count|url|term|seats?|models?|pool|activation|serial|version|d[ue] (?:construire|s[ée]jour|travail|chass\w*|"
-    r"p[êe]che|am[ée]nager|d[ée]molir|port|feu|louer|bateau)|de (?:obras?|resid\w*|trabajo|armas?|caza|pesca|edific\w*|"
+    r"holders?|count|url|term|seats?|models?|pool|activation|serial|version|"
+    r"d[ue] (?:construire|s[ée]jour|travail|chass\w*|p[êe]che|am[ée]nager|d[ée]molir|port|feu|louer|bateau)|"
+    r"de (?:obras?|resid\w*|trabajo|armas?|caza|pesca|edific\w*|"
     r"construc\w*|software|actividad|apertura|funciona\w*|importa\w*|identidad|vacuna\w*|socio|estudiant\w*|bibliot\w*|"
     r"inven\w*|vehicul\w*|veh[íi]culo)|d['’](?:invention|am[ée]nager|exploit\w*)|(?:edilizi|nautic|europe)\w+|"
     r"europ\w+|internacional de patente)(?![a-z])"
@@ -99,6 +103,8 @@ def told(text: str, start: int, end: int, token: re.Match[str], column: bool = F
     if column:
         heading = text[max(0, start - 12) : end + 12]
         return _NUMBERED.search(heading) is not None and PUBLISHED.fullmatch(value) is not None
+    if text[start:end] == "DL" and 0 < token.start() - end <= 2:
+        return PUBLISHED.fullmatch(value) is not None
     if token.start() < end or (text[end : end + 1] == "s" and not text[end + 1 : end + 2].isalpha()):
         return False
     named = _NUMBERED.search(text, end - 3, token.start()) or _NUMBER_OF.search(text, max(0, start - 32), start)

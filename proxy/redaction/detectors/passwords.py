@@ -13,7 +13,8 @@ from proxy.redaction.scan import Scan
 from proxy.redaction.telling import PASSWORDS
 
 _NOT_A_VALUE = re.compile(
-    r"(?i)^(?:i[sz](?:e|ation|ing|er)|ar(?:y|ies|iat)|(?:ord)?less|(?:ords?|orte?)?[ _-]?(?:s?_?(?:count|type|types|url|uri|id|ids|path|name|names|expir\w*|limit|length|len|file|ttl|hash|"
+    r"(?i)^(?:i[sz](?:e|ation|ing|er)|ar(?:y|ies|iat)|(?:ord)?less|(?:ords?|orte?)?[ _-]?(?:s?_?(?:"
+    r"count|type|types|url|uri|id|ids|path|name|names|expir\w*|limit|length|len|file|ttl|hash|"
     r"policy|field|hint|prompt|label|min|max|usage|used|size|rate|format|header|index|version|arn|ref|encoding|bucket|"
     r"class|provider|manager|reset|rotation|rule|rules|budget|endpoint|location|store|dir|list|per|price|cost|window|"
     r"algorithm|alg)))(?![a-z])"
@@ -28,18 +29,19 @@ _IS = (
 )
 _VALUE = re.compile(
     # what is left of the name, its quotes, and what it is for
-    r"[\w.\-]{0,40}[\"'`\]>)*]{0,3}"
+    r"(?:(?=[はがを是为為])|[\w.\-]{0,40})[\"'`\]>)*]{0,3}"
     # what parts it from its value
     r"(?:(?:[ ][^\W\d_]{1,15}){0,5}[ \t]{0,4}(?:=>|:=|==?|[:：]|->|\|)[ \t]{0,4}\n?[ \t]{0,8}|"
     rf"(?:[ ][^\W\d_]{{1,15}}){{0,5}}[ ](?:{_IS})[ ]{{1,2}}|"
     r"[ \t,]{1,2}(?:(?:von|of|für|for|the|now|old|new|here)[ ]{1,2}){0,2}|"
-    r"(?:は|是|为|為|이|가)?[ ]?)"
+    r"(?:は|が|を|是|为|為|이|가)?[ ]?)"
     r"(?:(?:(?:Bearer|Basic|Token|token|Digest)[ ]{1,2}))?"
     r"(?:\b[bru](?=[\"']))?[\"'`«»„“”‘’「『(\[*]{0,3}"
     r"([^\s\"'`«»„“”‘’「」『』<>,;|、。，；@&][^\s\"'`«»„“”‘’「」『』<>,;|、。，；]{5,511})"
 )
 _USER = re.compile(r"://[^\s/?#@\"']*$")
 _INNER = re.compile(r"[A-Za-z_][\w.-]{0,30}=(?=[^=&]{6})")
+_BEYOND = re.compile(r"(?<=[\x21-\x7e])[\u3041-\u30ff\u3400-\u9fff]+$")
 _ENDS = ".:)]}*…"
 
 
@@ -67,6 +69,8 @@ def inspect(scan: Scan, start: int, end: int) -> None:
         value = value[:-1]
     if "&" in value and "=" in value[value.index("&") :]:
         value = value[: value.index("&")]
+    if beyond := _BEYOND.search(value):
+        value = value[: beyond.start()]  # words follow without a blank
     scan.named = start + len(value)
     assigned = any(sign in between for sign in "=:：|>") or between.endswith(('"', "'", "`"))
     if _BASIC.search(text, max(0, start - 8), start) and _is_login(value):
@@ -96,7 +100,12 @@ _CODE = re.compile(
 
 
 def _is_secret(value: str, password: bool, assigned: bool) -> bool:
-    if len(value) < (6 if password and assigned else 8) or _URL.match(value) or PLACEHOLDER.search(value) or _ALGORITHM.fullmatch(value):
+    if (
+        len(value) < (6 if password and assigned else 8)
+        or _URL.match(value)
+        or PLACEHOLDER.search(value)
+        or _ALGORITHM.fullmatch(value)
+    ):
         return False
     if _CODE.search(value) and not (password and assigned and re.search("[0-9]", value) and not _CALL.search(value)):
         return False
