@@ -12,7 +12,7 @@ run: $(VENV)/.deployed
 
 test: $(VENV)/.developed
 	tests/provide
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .

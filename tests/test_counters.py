@@ -42,7 +42,7 @@ class Bench:
         return claim.states[0].left
 
     def settle(self, claim, *spent):
-        self.store.settle(claim, spent)
+        self.store.settle([(claim, spent)])
 
 
 @pytest.fixture(autouse=True)

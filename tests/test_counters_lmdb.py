@@ -135,7 +135,7 @@ def test_a_full_file_refuses_and_goes_on_when_there_is_room(store):
             claim = take(store, (Window(f"{'x' * 300}{number}", 100, "month"), 50))
     with pytest.raises(Unavailable, match="is full"):
         store.probe()
-    store.settle(claim, [7])  # what was granted is settled all the same
+    store.settle([(claim, [7])])  # what was granted is settled all the same
     store.reset([status.name for status in store.read()[:2000]])
     store.probe()
     assert take(store, (Window("more", 100, "month"), 1)).granted

@@ -44,7 +44,7 @@ def take(made, *wants):
 
 def works(made):
     claim = take(made, (RATE, 1), (DAY, 1), (SLOTS, 1))
-    made.settle(claim, [1, 1, 1])
+    made.settle([(claim, [1, 1, 1])])
     made.renew([(SLOTS, os.urandom(16))])
     made.restore([(DAY, time.time(), 5)])
     kinds = {status.kind for status in made.read()}
@@ -238,7 +238,7 @@ def test_scripts_that_were_flushed_are_loaded_again(redis_server):
 def test_everything_it_keeps_runs_out(redis_server):
     made, name = store(redis_server.url), os.urandom(8).hex()
     claim = take(made, (Rate(name, 60), 5), (Window(name, 10, "month"), 5), (Slots(name, 5), 1))
-    made.settle(claim, [9, 9, 0])
+    made.settle([(claim, [9, 9, 0])])
     take(made, (Slots(name, 5), 1))
     with redis_server.client() as client:
         left_s = {key: client.ttl(key) for key in client.scan_iter(f"*{name}*")}

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from crowds import until
 from gateways import ECHO, REPOSITORY, Gateway, new_key
 from wire import Wire
 
@@ -137,8 +138,12 @@ def test_gateways_follow_a_postgresql_that_they_share_and_outlive_it_with_new_wo
     first, second = start_gateway(toml), start_gateway(toml, worker="gevent")
     key = new_key(first.config, "app")
     assert settles(first, key, OK) and settles(second, key, OK)
+    copies = [gateway.folder / "var" / "keys.copy" for gateway in (first, second)]
+    before = [copy.stat().st_mtime_ns for copy in copies]
     write(second, keys.revoke, key.split("_")[1])
     assert settles(first, key, REFUSED) and settles(second, key, REFUSED)
+    # A worker refuses the key a moment before the copy says so too.
+    until(lambda: all(copy.stat().st_mtime_ns > then for copy, then in zip(copies, before, strict=True)))
     postgresql.kill()
     try:
         for gateway in (first, second):

@@ -660,9 +660,9 @@ def test_a_body_may_take_longer_to_send_than_to_connect(
     with Upstream(lambda _: OK, greeting=lambda _: gate) as up:
         way = sender()
         call = way.guardian.watch(None)
-        threading.Timer(0.3, gate.open).start()
+        threading.Timer(1.3, gate.open).start()
         outgoing = Outgoing(up.url, bytes(32 << 20))
-        answer = way.way.send(call, outgoing, Timeouts(0.1, SECONDS, SECONDS, SECONDS))
+        answer = way.way.send(call, outgoing, Timeouts(1.0, SECONDS, SECONDS, SECONDS))
         assert answer.read_all() == b'{"ok": true}'
         call.close()
 
