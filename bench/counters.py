@@ -136,11 +136,14 @@ def _chained(state: Path, best_us: Callable[..., float]) -> str:
         exchange.prompt_estimate, exchange.cost_estimate, exchange.cost = 800, 2500, 1800
         exchange.attempts, exchange.usage = [Attempt("openai/gpt-5", 0.0)], Usage(700, 90)
 
+        def complete() -> None:
+            limits.on_complete(exchange)
+            budget.on_complete(exchange)
+
         def step() -> None:
             limits.on_request(exchange)
             budget.on_request(exchange)
-            limits.on_complete(exchange)
-            budget.on_complete(exchange)
+            counters.together(complete)
 
         cost = best_us(step)
         return f"LMDB: both plugins with three buckets together, an exchange {cost:.1f} µs of CPU"

@@ -102,7 +102,7 @@ class Budget:
         claim = self._counters.take(wants, divide=self._soft)
         if claim.local:
             exchange.response_headers["x-lockgate-counters"] = "local"
-        if not claim.granted:
+        if claim.refused is not None:
             raise self._refusal(claim)
         self._warn(exchange, claim)
         exchange.stash[self] = claim
@@ -200,7 +200,7 @@ class Budget:
         return Reject(429, "insufficient_quota", message, type="insufficient_quota", headers=headers)
 
     def _warn(self, exchange: Exchange, claim: Claim) -> None:
-        most = WARN_AT
+        most = 0.0
         for (window, _), state in zip(claim.wants, claim.states, strict=True):
             used = 1 - state.left / window.limit
             if used >= WARN_AT:

@@ -102,9 +102,9 @@ class RateLimit:
             exchange.response_headers["x-lockgate-counters"] = "local"
         if claim.refused is not None:
             raise self._refusal(claim)
-        for state, (near, kind, scope) in zip(claim.states, plan.near, strict=True):
-            if state.left <= near and not claim.local:
-                self._near.labels(self._own, kind, scope).inc()
+        for at, state in enumerate(claim.states):
+            if state.left <= plan.near[at] and not claim.local:
+                self._near.labels(self._own, *_kind_and_scope(plan.buckets[at])).inc()
         exchange.stash[self] = claim, plan
 
     @hookimpl
@@ -200,10 +200,7 @@ class Plan:
         self.buckets = buckets
         self._tokens = [(bucket, _kind_and_scope(bucket)[0] == "tokens") for bucket in buckets]
         sizes = [bucket.burst if isinstance(bucket, Rate) else bucket.limit for bucket in buckets]
-        self.near = [
-            (size - math.ceil(size * NEAR_AT), *_kind_and_scope(bucket))
-            for bucket, size in zip(buckets, sizes, strict=True)
-        ]
+        self.near = [size - math.ceil(size * NEAR_AT) for size in sizes]
         self._told = []
         for kind in ("requests", "tokens"):
             places = [at for at, bucket in enumerate(buckets) if _kind_and_scope(bucket)[0] == kind]

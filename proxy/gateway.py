@@ -19,6 +19,7 @@ from proxy.catalog import Catalog
 from proxy.chain import Chain
 from proxy.counters import Counters, open_store
 from proxy.errors import ConfigError
+from proxy.exchange import Exchange
 from proxy.guardian import Guardian
 from proxy.history import History
 from proxy.metrics.exchanges import Metrics
@@ -223,6 +224,14 @@ class Gateway:
         """Where limits and budgets are counted, for all workers; made at first use."""
         parts = self.settings.server.workers * self.settings.counters.hosts
         return Counters(open_store(self.settings), parts, self.settings.server.threads, self.metrics)
+
+    def complete(self, chain: Chain, exchange: Exchange) -> list[str]:
+        """Tell the plugins of a chain that an exchange has ended; what they settle is counted together."""
+        counters: Counters | None = self.__dict__.get("counters")  # not made for this
+        if counters is None:
+            return chain.on_complete(exchange)
+        failed: list[str] = counters.together(chain.on_complete, exchange)
+        return failed
 
     @cached_property
     def teams(self) -> Teams:

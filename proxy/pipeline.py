@@ -165,7 +165,7 @@ class Run:
             self.gateway.metrics.ended(exchange, self.model.settings.pattern if self.model else None)
         except Exception:
             log.exception("%s could not be counted", exchange.id)
-        for name in self.chain.on_complete(exchange):
+        for name in self.gateway.complete(self.chain, exchange):
             self.gateway.metrics.failed(name)
 
     def _read(self) -> None:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from proxy.counters.buckets import LARGEST, Claim, Rate, Slots, State, Status, Window
+from proxy.counters.buckets import LARGEST, Claim, Rate, Settled, Slots, State, Status, Window
 from proxy.counters.windows import window
 
 #: The unit of a rate's level: one in 60,000, so that `limit` comes back in each millisecond, without any rounding.
@@ -113,23 +113,24 @@ def take(records: Records, claim: Claim, now_ms: int, wall_s: float) -> None:
         put(key, value)
 
 
-def settle(records: Records, claim: Claim, spent: Sequence[int], now_ms: int) -> None:
+def settle(records: Records, settled: Sequence[Settled], now_ms: int) -> None:
     """Count what was spent instead of what was taken, and release the slots."""
-    for (bucket, amount), (key, end), actual in zip(claim.wants, claim.places, spent, strict=True):
-        difference = actual - amount
-        if type(bucket) is Slots:
-            held = records.get(key) or b""
-            at = held.find(claim.id, _SLOTS.size)
-            if at >= 0:
-                _put_leases(records, key, held[: _SLOTS.size], held[_SLOTS.size : at] + held[at + _LEASE.size :])
-        elif difference and type(bucket) is Rate:
-            level = _level(records.get(key), bucket.limit, now_ms) + difference * MINUTE_MS
-            level = min(level, (bucket.burst + OWED_MINUTES * bucket.limit) * MINUTE_MS)
-            records.put(key, _RATE.pack(max(0, level), now_ms, bucket.limit, bucket.burst))
-        elif difference:
-            raw = records.get(key)
-            used = _WINDOW.unpack(raw)[0] if raw else 0
-            records.put(key, _WINDOW.pack(min(max(0, used + difference), LARGEST), bucket.limit, end))
+    for claim, spent in settled:
+        for (bucket, amount), (key, end), actual in zip(claim.wants, claim.places, spent, strict=True):
+            difference = actual - amount
+            if type(bucket) is Slots:
+                held = records.get(key) or b""
+                at = held.find(claim.id, _SLOTS.size)
+                if at >= 0:
+                    _put_leases(records, key, held[: _SLOTS.size], held[_SLOTS.size : at] + held[at + _LEASE.size :])
+            elif difference and type(bucket) is Rate:
+                level = _level(records.get(key), bucket.limit, now_ms) + difference * MINUTE_MS
+                level = min(level, (bucket.burst + OWED_MINUTES * bucket.limit) * MINUTE_MS)
+                records.put(key, _RATE.pack(max(0, level), now_ms, bucket.limit, bucket.burst))
+            elif difference:
+                raw = records.get(key)
+                used = _WINDOW.unpack(raw)[0] if raw else 0
+                records.put(key, _WINDOW.pack(min(max(0, used + difference), LARGEST), bucket.limit, end))
 
 
 def renew(records: Records, leases: Sequence[tuple[Slots, bytes]], now_ms: int) -> None:

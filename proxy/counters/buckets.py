@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 #: The most that a rate allows a minute or at once. Its level is kept in 60,000ths, which Redis' scripts, whose numbers
 #: are doubles, count exactly up to 2**53.
@@ -101,12 +100,15 @@ class Claim:
     local: bool = False
     waited_s: float = 0.0
     settled: bool = False
-    store: Any = None
 
     @property
     def granted(self) -> bool:
         """Whether the amounts were taken."""
         return self.refused is None
+
+
+Settled = tuple[Claim, Sequence[int]]
+"""A claim and what was spent of it, want by want."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from proxy.counters.buckets import LARGEST, Bucket, Claim, Rate, Slots, State, Want, amount
+from proxy.counters.buckets import LARGEST, Bucket, Claim, Rate, Settled, Slots, State, Want, amount
 from proxy.counters.embedded import Memory, Store, Unavailable
 from proxy.counters.waiting import Waiting
 from proxy.errors import ConfigError, Reject
@@ -41,6 +41,7 @@ class Counters:
         self._local = Memory()
         self._lock = threading.Lock()
         self._held: dict[bytes, Claim] = {}
+        self._gathered = threading.local()
         self._down: Unavailable | None = None
         # A waiter holds a thread, and the threads are for those who are served.
         self.waiting = Waiting(max(1, threads // 4), max(1, threads // 16))
@@ -63,8 +64,10 @@ class Counters:
         """
         slots = absurd = False
         for bucket, wanted in wants:
-            slots = slots or type(bucket) is Slots
-            absurd = absurd or not 0 <= wanted <= LARGEST
+            if type(bucket) is Slots:
+                slots = True
+            if not 0 <= wanted <= LARGEST:
+                absurd = True
         if absurd:
             wants = [(bucket, amount(wanted)) for bucket, wanted in wants]
         claim = Claim(os.urandom(16) if slots else b"", wants, [])
@@ -74,7 +77,6 @@ class Counters:
                 self.store.take(claim)
             except Unavailable as failure:
                 down = self._failed(failure)
-        claim.store = self.store
         if down is not None:
             if not (divide and down.divide):
                 raise Reject(
@@ -85,9 +87,9 @@ class Counters:
                 )
             claim.wants = [(share(bucket, self.divided), wanted) for bucket, wanted in claim.wants]
             claim.states, claim.places = [], []
-            claim.store, claim.local = self._local, True
+            claim.local = True
             self._local.take(claim)
-        if slots and claim.granted:
+        if slots and claim.refused is None:
             self._hold(claim)
         return claim
 
@@ -127,19 +129,34 @@ class Counters:
         Where the store is out of reach what was taken remains spent, and slots come back when their term is over.
         """
         with self._lock:
-            if claim.settled or not claim.granted:
+            if claim.settled or claim.refused is not None:
                 return
             claim.settled = True
             if claim.id:
                 self._held.pop(claim.id, None)
-        if self._down is not None and not claim.local:
+        settled = claim, [value if 0 <= value <= LARGEST else amount(value) for value in spent]
+        if claim.local:
+            self._local.settle((settled,))
+        elif (gathered := getattr(self._gathered, "settled", None)) is not None:
+            gathered.append(settled)
             return
-        try:
-            claim.store.settle(claim, [value if 0 <= value <= LARGEST else amount(value) for value in spent])
-        except Unavailable as failure:
-            self._failed(failure)
+        else:
+            self._count((settled,))
         if self.waiting.count:
             self.waiting.stir()
+
+    def together(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Run `step` and return what it does; what it settles in this thread is counted at its end, in one step."""
+        gathered: list[Settled] = []
+        self._gathered.settled = gathered
+        try:
+            return step(*arguments)
+        finally:
+            self._gathered.settled = None
+            if gathered:
+                self._count(gathered)
+                if self.waiting.count:
+                    self.waiting.stir()
 
     def close(self) -> None:
         """Let go of the store."""
@@ -148,6 +165,13 @@ class Counters:
         if self._thread is not None:
             self._thread.join()
         self.store.close()
+
+    def _count(self, settled: Sequence[Settled]) -> None:
+        if self._down is None:
+            try:
+                self.store.settle(settled)
+            except Unavailable as failure:
+                self._failed(failure)
 
     def _hold(self, claim: Claim) -> None:
         with self._lock:
@@ -221,7 +245,7 @@ class Counters:
                 # One that was released meanwhile has just been taken again.
                 for claim in held:
                     if claim.local is local and claim.id not in self._held:
-                        claim.store.settle(claim, [wanted for _, wanted in claim.wants])
+                        store.settle([(claim, [wanted for _, wanted in claim.wants])])
 
 
 def share(bucket: Bucket, parts: int) -> Bucket:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from proxy.counters import arithmetic
-from proxy.counters.buckets import Claim, Slots, Status, Window
+from proxy.counters.buckets import Claim, Settled, Slots, Status, Window
 
 #: How many records a sweep looks at, half a millisecond, and how many seconds or claims lie between two.
 SWEEP, SWEEP_EVERY_S, SWEEP_EVERY = 500, 1.0, 1000
@@ -31,8 +31,8 @@ class Store(Protocol):
     def take(self, claim: Claim) -> None:
         """Take what the claim wants; note in it what the buckets hold, or which refuses and for how long."""
 
-    def settle(self, claim: Claim, spent: Sequence[int]) -> None:
-        """Count what was spent, want by want, instead of what was taken, and release the slots."""
+    def settle(self, settled: Sequence[Settled]) -> None:
+        """Count what was spent instead of what was taken, and release the slots."""
 
     def renew(self, leases: Sequence[tuple[Slots, bytes]]) -> None:
         """Let slots be held for another term; one that ran out is taken again, beyond the limit if need be."""
@@ -73,9 +73,9 @@ class Embedded:
             self._swept, self._claims = steady, 0
             self.sweep(SWEEP)
 
-    def settle(self, claim: Claim, spent: Sequence[int]) -> None:
+    def settle(self, settled: Sequence[Settled]) -> None:
         """See `Store`."""
-        self._do(arithmetic.settle, claim, spent, self._now_ms())
+        self._do(arithmetic.settle, settled, self._now_ms())
 
     def renew(self, leases: Sequence[tuple[Slots, bytes]]) -> None:
         """See `Store`."""

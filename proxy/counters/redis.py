@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from proxy.counters import scripts
-from proxy.counters.buckets import Claim, Rate, Slots, State, Status, Window
+from proxy.counters.buckets import Claim, Rate, Settled, Slots, State, Status, Window
 from proxy.counters.embedded import Unavailable
 from proxy.counters.windows import window
 
@@ -79,14 +79,16 @@ class Redis:
             wait_s, claim.refused = max(waits)
             claim.wait_s = None if wait_s == float("inf") else wait_s
 
-    def settle(self, claim: Claim, spent: Sequence[int]) -> None:
+    def settle(self, settled: Sequence[Settled]) -> None:
         """See `Store`."""
-        keys, arguments = [], [self._now(), claim.id.hex()]
-        for (bucket, amount), (key, end), actual in zip(claim.wants, claim.places, spent, strict=True):
-            if actual != amount or type(bucket) is Slots:
-                burst = bucket.burst if type(bucket) is Rate else 0
-                keys.append(key)
-                arguments += (_KINDS[type(bucket)], actual - amount, bucket.limit, burst, end)
+        keys: list[bytes] = []
+        arguments: list[Any] = [self._now()]
+        for claim, spent in settled:
+            for (bucket, amount), (key, end), actual in zip(claim.wants, claim.places, spent, strict=True):
+                if actual != amount or type(bucket) is Slots:
+                    more = bucket.burst if type(bucket) is Rate else claim.id.hex()
+                    keys.append(key)
+                    arguments += (_KINDS[type(bucket)], actual - amount, bucket.limit, more, end)
         if keys:
             with _explained():
                 self._settle(keys=keys, args=arguments)

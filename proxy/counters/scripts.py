@@ -98,15 +98,15 @@ return out
 """
 )
 
-#: ARGV: time, id, then for each key kind, difference, limit, burst, end in ms.
+#: ARGV: time, then for each key kind, difference, limit, burst (of a rate) or id (of slots), end in ms.
 SETTLE = (
     _NOW
     + """
 for i, key in ipairs(KEYS) do
-  local a = 3 + (i - 1) * 5
+  local a = 2 + (i - 1) * 5
   local difference, limit, burst = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
   if ARGV[a] == 's' then
-    redis.call('ZREM', key, ARGV[2])
+    redis.call('ZREM', key, ARGV[a + 3])
   elseif ARGV[a] == 'r' then
     local most = burst + 60 * limit
     local after = level(key, limit) + math.max(-most, math.min(difference, most)) * 60000

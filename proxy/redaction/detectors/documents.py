@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+
+import re2
 
 from proxy.redaction import tables
 from proxy.redaction.detectors import licences
@@ -88,31 +91,31 @@ def inspect_number(scan: Scan, start: int, end: int, kind: str) -> None:
             scan.add(begin, stop, kind, 3)
     if columns:
         return
-    blocked = False
+    blocked, since = False, end
     for token in _tokens(text, end, min(len(text), end + FARTHEST + 24), licence):
         between = text[end + 2 : token.start()]
         if token.start() - end > FARTHEST or (_SENTENCE.search(between) and not _NUMBER.search(between)):
             break
-        blocked = blocked or (_PASSPORTS if licence else _LICENCES).search(text, end, token.start()) is not None
-        blocked = blocked or _ANOTHER.search(text, end, token.start()) is not None
+        others = _BESIDE_LICENCES if licence else _BESIDE_PASSPORTS
+        blocked = blocked or others.search(text[since : token.start()]) is not None
+        since = token.end()
         if blocked and not (licence and licences.SINGULAR.fullmatch(token[0])):
             continue
         if _number(text, token, kind) and (not licence or licences.told(text, start, tell, token)):
             scan.add(token.start(), token.end(), kind, 3)
             _others(scan, token.end(), kind)
             return
-    tokens = _tokens(text, max(0, start - 44), start, licence)
+    tokens = list(_tokens(text, max(0, start - 44), start, licence))
     if tokens and _number(text, tokens[-1], kind) and _BETWEEN.fullmatch(text, tokens[-1].end(), start):
         if not licence or licences.told(text, start, tell, tokens[-1]):
             scan.add(tokens[-1].start(), tokens[-1].end(), kind, 3)
 
 
-def _tokens(text: str, start: int, end: int, licence: bool) -> list[re.Match[str]]:
-    """Return what may be a number within `text[start:end]`: pieces that have a digit."""
-    if not _DIGIT.search(text, start, end):
-        return []
-    pieces = (_LICENCE if licence else _PART).finditer(text, start, end)
-    return [piece for piece in pieces if _DIGIT.search(piece[0])]
+def _tokens(text: str, start: int, end: int, licence: bool) -> Iterator[re.Match[str]]:
+    """Yield what may be a number within `text[start:end]`: pieces that have a digit."""
+    if _DIGIT.search(text, start, end):
+        pieces = (_LICENCE if licence else _PART).finditer(text, start, end)
+        yield from (piece for piece in pieces if _DIGIT.search(piece[0]))
 
 
 def _others(scan: Scan, end: int, kind: str) -> None:
@@ -167,13 +170,11 @@ _SPACED_DATE = re.compile(
     r"[0-3]?[0-9] [01]?[0-9] (?:19|20)[0-9]{2}|(?:19|20)[0-9]{2} [01]?[0-9] [0-3]?[0-9]|"
     r"(?:19|20)[0-9]{2}[/-](?:19|20)?[0-9]{2}"
 )
-_PASSPORTS = re.compile(r"(?i)pass?e?port|pasz|pasap|reisepa|paspoort|护照|護照|旅券|パスポート|पासपोर्ट")
-_LICENCES = re.compile(
-    r"(?i)driv\w+ lic|licen[cs]e|führersch|permis\b|permiso de|patente|rijbew|praw\w+ jazd|\bcnh\b|驾|免許|ड्राइविंग"
-)
+_PASSPORTS = r"pass?e?port|pasz|pasap|reisepa|paspoort|护照|護照|旅券|パスポート|पासपोर्ट"
+_LICENCES = r"driv\w+ lic|licen[cs]e|führersch|permis\b|permiso de|patente|rijbew|praw\w+ jazd|\bcnh\b|驾|免許|ड्राइविंग"
 #: What another number between a word and a number would be called.
-_ANOTHER = re.compile(
-    r"(?i)\border|bestell|auftrag|command\w+ n|\bpedido|\bordine|zamówi|encomenda|订单|注文|ऑर्डर|invoice|"
+_ANOTHER = (
+    r"\border|bestell|auftrag|command\w+ n|\bpedido|\bordine|zamówi|encomenda|订单|注文|ऑर्डर|invoice|"
     r"rechnung|factur|fattur|fatura|faktur|发票|請求|\bphone|\btele?[fp]|\btél|\btel\b|\bcall\b|\bmobil|\bhandy|"
     r"\banruf|\bappel|\bllam|\bchiam|zadzwo|celular|电话|電話|手机|फ़ोन|फोन|\bref(?:erence|erenz|\b)|\bcase\b|"
     r"ticket|aktenz|vorgang|dossier|expedient|\bpratica|\bsprawy|\bprocesso|\bzaak|booking|buchung|réserv|reserva|"
@@ -187,6 +188,9 @@ _ANOTHER = re.compile(
     r"\.js\b|transaction|\bstock\b|industrial|"
     r"\bamende|\bmulta\b|bu(?:ß|ss)geld|\bboete|\bmandat\b"
 )
+#: By the linear engine, for each is asked about every number.
+_BESIDE_LICENCES = re2.compile(f"(?i){_PASSPORTS}|{_ANOTHER}")
+_BESIDE_PASSPORTS = re2.compile(f"(?i){_LICENCES}|{_ANOTHER}")
 
 
 def _accepted(token: str, kind: str) -> bool:
