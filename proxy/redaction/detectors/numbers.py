@@ -141,8 +141,11 @@ def _card(scan: Scan, groups: list[tuple[int, int]], at: int) -> int:
             break
         if len(digits) >= 12 and (len(sizes) == 1 or tuple(sizes) in _CARD_GROUPS):
             if _issued(digits) and luhn.is_valid(digits) and _edge(text, stop, before=False):
-                # So short a number has its check digit right by chance too often to stand for itself.
-                if len(digits) > 13 or scan.distance("card", groups[at][0], stop, 60, 30) is not None:
+                # Numbers of companies and devices have the same check digit and these lengths: without groups a word
+                # must tell, unless it is one of the two lengths that nearly all cards have.
+                usual = len(digits) == 16 or (len(digits) == 15 and digits[0] == "3")
+                grouped = len(sizes) > 1 and len(digits) > 13
+                if usual or grouped or scan.distance("card", groups[at][0], stop, 60, 30) is not None:
                     best = len(sizes)
     if best:
         scan.add(groups[at][0], groups[at + best - 1][1], "card", 2)
