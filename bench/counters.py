@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from proxy.counters import Counters, Rate, Store, Want, Window
+from proxy.counters import Claim, Counters, Rate, Store, Want, Window
 
 PROCESSES, EACH = 8, 3000
 #: None of them ever refuses: what is measured is counting.
@@ -89,14 +89,20 @@ def _contended(make: Callable[[], Store]) -> str:
 
 
 def _frozen(make: Callable[[], Store], freeze: Callable[[], None]) -> str:
-    """Have 8 threads count while Redis stops answering."""
+    """Have 8 threads count as the chain does, with two takes an exchange, while Redis stops answering."""
     took: list[float] = []
     with closing(Counters(make(), 8)) as counters:
+
+        def settle(limits: Claim, money: Claim) -> None:
+            counters.settle(limits, 1, 120)
+            counters.settle(money, 1800)
 
         def run() -> None:
             for _ in range(150):
                 begun = time.perf_counter()
-                counters.settle(counters.take(BUCKETS, divide=True), 1, 120, 1800)
+                limits = counters.take(BUCKETS[:2], divide=True)
+                money = counters.take(BUCKETS[2:], divide=True)
+                counters.together(settle, limits, money)
                 took.append(time.perf_counter() - begun)
                 time.sleep(0.005)
 
@@ -108,7 +114,8 @@ def _frozen(make: Callable[[], Store], freeze: Callable[[], None]) -> str:
         for thread in threads:
             thread.join()
     over = sum(seconds > 0.06 for seconds in took)
-    return f"Redis frozen under 8 threads: the longest wait {max(took) * 1e3:.0f} ms, {over} of {len(took)} over 60 ms"
+    longest = f"an exchange waits {max(took) * 1e3:.0f} ms at most"
+    return f"Redis frozen under 8 threads: {longest}, {over} of {len(took)} over 60 ms"
 
 
 def _chained(state: Path, best_us: Callable[..., float]) -> str:
@@ -145,7 +152,8 @@ def _chained(state: Path, best_us: Callable[..., float]) -> str:
             budget.on_request(exchange)
             counters.together(complete)
 
-        cost = best_us(step)
+        # In short rounds, of which some are undisturbed on a machine that has other work.
+        cost = best_us(step, 100, 700)
         return f"LMDB: both plugins with three buckets together, an exchange {cost:.1f} µs of CPU"
 
 

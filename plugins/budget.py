@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from proxy import BudgetField, Claim, Exchange, Reject, ScopeField, Window, hookimpl, scoped, zone_of
+from proxy import BudgetField, Claim, Exchange, Reject, ScopesField, Window, hookimpl, scoped, zone_of
 
 if TYPE_CHECKING:
     from proxy import Gateway
@@ -47,9 +47,8 @@ class Budget:
         """Options."""
 
         budget = BudgetField(metadata={"help": 'what each key may spend: `{ usd = 50, window = "month" }`'})
-        scopes = fields.Dict(
-            keys=ScopeField(),
-            values=BudgetField(),
+        scopes = ScopesField(
+            BudgetField(),
             load_default=dict,
             metadata={"help": "budgets of other scopes: `key`, `team`, `model`, `address`, or several joined by `+`"},
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, fields, validate
 
-from proxy import Claim, Exchange, Rate, Reject, ScopeField, Slots, hookimpl, scoped
+from proxy import Claim, Exchange, Rate, Reject, ScopesField, Slots, hookimpl, scoped
 
 if TYPE_CHECKING:
     from proxy import Gateway
@@ -47,9 +48,8 @@ class RateLimit:
     class Config(LimitsSchema):
         """Options."""
 
-        scopes = fields.Dict(
-            keys=ScopeField(),
-            values=fields.Nested(LimitsSchema),
+        scopes = ScopesField(
+            fields.Nested(LimitsSchema),
             load_default=dict,
             metadata={"help": "limits of other scopes: `key`, `team`, `model`, `address`, or several joined by `+`"},
         )
@@ -126,9 +126,10 @@ class RateLimit:
         if identity is not None:
             subject, team = identity.subject, identity.team
             of_team = self._gateway.teams.get(team) if team is not None else None
-            for limits in (of_team.limits if of_team is not None else None, identity.limits):
-                if limits:
-                    own |= {kind: min(limits[kind], LARGEST) for kind in KINDS if kind in limits}
+            if of_team is not None and of_team.limits:
+                own |= _own(of_team.limits)
+            if identity.limits:
+                own |= _own(identity.limits)
         address = exchange.client_address if self._by_address or subject is None else None
         pattern = model.settings.pattern if model else None
         known = (subject, team, pattern, address, *own.items())
@@ -220,12 +221,17 @@ class Plan:
         """Set OpenAI's headers, of each kind for the bucket that has the smallest share left."""
         states = claim.states
         for (limit, remaining, reset), places in self._told:
-            at, _, most = (
-                places[0] if len(places) == 1 else min(places, key=lambda place: states[place[0]].left / place[1])
-            )
+            at, _, most = places[0]
+            if len(places) > 1:
+                at, _, most = min(places, key=lambda place: states[place[0]].left / place[1])
+            state = states[at]
             headers[limit] = most
-            headers[remaining] = str(states[at].left)
-            headers[reset] = _duration(states[at].reset_s)
+            headers[remaining] = str(state.left)
+            headers[reset] = _duration(state.reset_s)
+
+
+def _own(limits: Mapping[str, Any]) -> dict[str, int]:
+    return {kind: min(limits[kind], LARGEST) for kind in KINDS if kind in limits}
 
 
 def _kind_and_scope(bucket: Any) -> tuple[str, str]:

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from proxy.access import permit
     from proxy.config.grants import BudgetField, GrantsSchema
     from proxy.counters.buckets import Claim, Rate, Slots, Window
-    from proxy.counters.scopes import ScopeField, scoped
+    from proxy.counters.scopes import ScopesField, scoped
     from proxy.counters.windows import zone_of
     from proxy.credentials import wrong_credential
     from proxy.errors import ConfigError, Reject, UpstreamError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Attempt", "BudgetField", "CAPABILITIES", "Claim", "ConfigError", "ContentStore", "Event", "Exchange", "Fetcher",
     "Filter", "Fold", "Gateway", "Grants", "GrantsSchema", "Identity", "Outcome", "OutletField", "PathField", "Pause",
-    "Rate", "Redaction", "RedactionSchema", "Reject", "Reply", "ScopeField", "SearXNG", "Search", "SearchResult",
+    "Rate", "Redaction", "RedactionSchema", "Reject", "Reply", "ScopesField", "SearXNG", "Search", "SearchResult",
     "Secret", "SecretField", "Sink", "Slots", "Tokens", "TokensSchema", "UpstreamError", "Usage", "Window", "hold",
     "hookimpl", "json_line", "permit", "rewrite_text", "scoped", "take_search", "wrong_credential", "zone_of",
 ]  # fmt: skip
@@ -40,7 +40,7 @@ _MODULES = {
     "access": ("permit",),
     "config.grants": ("BudgetField", "GrantsSchema"),
     "counters.buckets": ("Claim", "Rate", "Slots", "Window"),
-    "counters.scopes": ("ScopeField", "scoped"),
+    "counters.scopes": ("ScopesField", "scoped"),
     "counters.windows": ("zone_of",),
     "credentials": ("wrong_credential",),
     "errors": ("ConfigError", "Reject", "UpstreamError"),

@@ -6,13 +6,14 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import redises
 import trustme
 
-from proxy.counters import Claim, Counters, Rate, Slots, Unavailable, Window
+from proxy.counters import Claim, Counters, Memory, Rate, Slots, Unavailable, Window
 from proxy.counters import redis as connection
 from proxy.counters.redis import Redis, connect
 from proxy.errors import Reject
@@ -200,6 +201,57 @@ def test_a_redis_that_is_gone_holds_nobody_up_and_is_found_again(how, caplog):
     assert late == []
     said = [record.levelname for record in caplog.records if record.name == "lockgate.counters"]
     assert said == ["ERROR", "WARNING"]
+
+
+class Stuck(Memory):
+    """A store that stops answering: who asks waits, all until the first of them gives up."""
+
+    def __init__(self, together):
+        super().__init__()
+        self.asked, self.stuck = Counter(), False
+        self._all = threading.Barrier(together)
+
+    def _do(self, step, *arguments):
+        if not self.stuck:
+            return super()._do(step, *arguments)
+        self.asked[threading.current_thread().name] += 1
+        self._all.wait(20)
+        raise Unavailable("it is stuck", divide=True)
+
+    def renew(self, leases):
+        """Not what an exchange does."""
+
+    def probe(self):
+        self.asked["probe"] += 1
+        raise Unavailable("it is stuck", divide=True)
+
+
+def test_an_exchange_waits_once_for_a_store_that_is_stuck():
+    def exchange(at):
+        # As many are about to take first, to take more, or to settle as are stopped by it.
+        claims = [counters.take(wants, divide=True) for _ in range(at % 3)]
+        ready.wait(20)
+        claims += [counters.take(wants, divide=True) for _ in range(at % 3, 2)]
+        counters.together(lambda: [counters.settle(claim, 1, 1) for claim in claims])
+
+    stuck, wants = Stuck(together=12), [(RATE, 1), (Slots("s", 100), 1)]
+    counters = Counters(stuck, 4)
+    ready = threading.Barrier(12, action=lambda: setattr(stuck, "stuck", True))
+    threads = [threading.Thread(target=exchange, args=(at,), name=f"exchange {at}") for at in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until(lambda: stuck.asked["probe"])
+    assert counters.down
+    assert {name: count for name, count in stuck.asked.items() if name != "probe"} == {
+        thread.name: 1 for thread in threads
+    }
+    after = counters.take([(RATE, 1)], divide=True)
+    counters.settle(after, 1)
+    assert after.local
+    assert threading.current_thread().name not in stuck.asked
+    counters.close()
 
 
 def test_an_operation_is_not_tried_again():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -191,6 +192,37 @@ def test_slots_are_held_for_as_long_as_they_are_not_settled(monkeypatch):
         assert not counters.take([(slots, 1)]).granted
     counters.settle(claim, 1)
     assert counters.take([(slots, 1)]).granted
+    counters.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_one_step_settles_is_counted_at_once_also_when_it_fails(fails):
+    def step():
+        for claim in claims:
+            counters.settle(claim, 4, 1)
+        assert store.settled == []
+        if fails:
+            raise LookupError
+
+    class Seen(Memory):
+        def __init__(self):
+            super().__init__(steady=lambda: 1000.0)
+            self.settled = []
+
+        def settle(self, settled):
+            self.settled.append(len(settled))
+            super().settle(settled)
+
+    store = Seen()
+    counters = Counters(store)
+    # Slots of two plugins, whose claims have ids of their own.
+    claims = [counters.take([(RATE, 10), (slots, 1)]) for slots in (SLOTS, Slots("others", 7))]
+    with pytest.raises(LookupError) if fails else contextlib.nullcontext():
+        counters.together(step)
+    assert store.settled == [2]
+    assert {status.name: status.used for status in store.read()} == {RATE.name: 8}
+    counters.settle(counters.take([(RATE, 1)]), 1)
+    assert store.settled == [2, 1]
     counters.close()
 
 

@@ -26,6 +26,7 @@ TYPES = {
     "SecretField": "secret",
     "PathField": "path",
     "Dict": "table",
+    "ScopesField": "table",
     "Nested": "table",
 }
 

@@ -124,9 +124,13 @@ def settle(records: Records, settled: Sequence[Settled], now_ms: int) -> None:
                 if at >= 0:
                     _put_leases(records, key, held[: _SLOTS.size], held[_SLOTS.size : at] + held[at + _LEASE.size :])
             elif difference and type(bucket) is Rate:
-                level = _level(records.get(key), bucket.limit, now_ms) + difference * MINUTE_MS
-                level = min(level, (bucket.burst + OWED_MINUTES * bucket.limit) * MINUTE_MS)
-                records.put(key, _RATE.pack(max(0, level), now_ms, bucket.limit, bucket.burst))
+                limit, burst = bucket.limit, bucket.burst
+                level = _level(records.get(key), limit, now_ms) + difference * MINUTE_MS
+                if level < 0:
+                    level = 0
+                elif level > (most := (burst + OWED_MINUTES * limit) * MINUTE_MS):
+                    level = most
+                records.put(key, _RATE.pack(level, now_ms, limit, burst))
             elif difference:
                 raw = records.get(key)
                 used = _WINDOW.unpack(raw)[0] if raw else 0

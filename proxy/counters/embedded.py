@@ -75,7 +75,7 @@ class Embedded:
 
     def settle(self, settled: Sequence[Settled]) -> None:
         """See `Store`."""
-        self._do(arithmetic.settle, settled, self._now_ms())
+        self._do(arithmetic.settle, settled, int(self._steady() * 1000))
 
     def renew(self, leases: Sequence[tuple[Slots, bytes]]) -> None:
         """See `Store`."""

@@ -22,6 +22,22 @@ class ScopeField(fields.Field[str]):
         return "+".join(part for part in PARTS if part in parts)
 
 
+class ScopesField(fields.Dict):
+    """A table by scope. The same scope in two orders is a mistake: one of them would not count."""
+
+    def __init__(self, values: fields.Field[Any], **kwargs: Any) -> None:
+        super().__init__(keys=ScopeField(), values=values, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        loaded = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
+        seen: dict[frozenset[str], str] = {}
+        for scope in value:
+            other = seen.setdefault(frozenset(scope.split("+")), scope)
+            if other is not scope:
+                raise ValidationError(f"{other!r} and {scope!r} are the same scope")
+        return loaded
+
+
 def scoped(scope: str, *, subject: str | None, team: str | None, model: str | None, address: str | None) -> str | None:
     """Return the name of a scope's bucket, such as `key=7fa2+model=gpt-*`; `None` where the exchange is not in it.
 

@@ -254,6 +254,10 @@ def test_a_caller_without_a_key_has_a_limit_of_its_own_beside_that_of_its_addres
         ({"scopes": {"user": {"concurrent": 1}}}, "unknown scope 'user'"),
         ({"scopes": {"key+key": {"concurrent": 1}}}, "unknown scope"),
         ({"scopes": {"key": {"concurrent": 0}}}, "concurrent"),
+        (
+            {"scopes": {"key+model": {"concurrent": 1}, "model+key": {"concurrent": 2}}},
+            "'key+model' and 'model+key' are the same scope",
+        ),
         ({"max_wait": -1}, "max_wait"),
         ({"max_wait": float("nan")}, "max_wait"),
         ({"store_down": "open"}, "store_down"),
