@@ -115,6 +115,12 @@ class Call:
         with self._lock:
             self._upstream = None
 
+    def drop(self) -> None:
+        """Shut the upstream's socket down, whose answer nobody will read."""
+        with self._lock:
+            if self._upstream is not None:
+                self._upstream.shut()
+
     def close(self) -> None:
         """End the watch. Nothing is shut down and nothing is written for this exchange any more."""
         self._guardian.forget(self)

@@ -8,6 +8,7 @@ import importlib
 import os
 import socket
 import ssl
+import struct
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -39,7 +40,11 @@ class _Guarded:
             if self.fileno() != -1:  # type: ignore[attr-defined]
                 with contextlib.suppress(OSError):
                     # Under gevent the real socket is in `_sock`; of a TLS socket only the transport is shut.
-                    _socket.socket.shutdown(getattr(self, "_sock", self), socket.SHUT_RDWR)  # type: ignore[arg-type]
+                    real: Any = getattr(self, "_sock", self)
+                    # The close that follows is a reset: a peer whose window is full would not hear of any other for
+                    # a minute.
+                    _socket.socket.setsockopt(real, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    _socket.socket.shutdown(real, socket.SHUT_RDWR)
 
     def _real_close(self, *args: Any, **kwargs: Any) -> None:
         with self._guard:

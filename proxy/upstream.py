@@ -170,6 +170,8 @@ class Answer:
 
     def close(self) -> None:
         """Give the connection up where the body was not read to its end."""
+        if not self.ended:
+            self._call.drop()
         self._call.detach()
         if not self.ended:
             self._raw.close()

@@ -108,8 +108,9 @@ def test_four_workers_grant_exactly_the_limit(worker, start_gateway, upstream):
     gateway = start_gateway(limits, worker=worker, server={"workers": 4, **room})
     outcomes = storm(gateway, 200)
     assert outcomes.count((200, None)) == 50
-    assert outcomes.count((429, "rate_limit_exceeded")) == 150
-    assert len(upstream.requests) == 50
+    # One that finds its worker full is told so, where the machine is slow.
+    assert set(outcomes) <= {(200, None), (429, "rate_limit_exceeded"), (503, "server_is_overloaded")}
+    assert len(outcomes) == 200 and len(upstream.requests) == 50
     # Each worker writes a journal of its own. One with gevent takes all the connections that there are.
     journals = [file for file in (gateway.folder / "var" / "journal").glob("2*.jsonl") if file.stat().st_size]
     assert len(journals) > (worker == "threads")

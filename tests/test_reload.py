@@ -161,6 +161,7 @@ def test_another_address_is_taken(start_gateway):
     port = free_port()
     change(gateway, f":{gateway.port}", f":{port}")
     assert not hang_up(gateway)
+    gateway.wait_log(rf"Listening at: http://127\.0\.0\.1:{port}")
     with Wire(("127.0.0.1", port), gateway.key) as wire:
         assert wire.post(BODY).status == 200
     with pytest.raises(ConnectionRefusedError):
