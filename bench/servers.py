@@ -46,6 +46,9 @@ worker = "{worker}"
 workers = 1
 threads = {threads}
 
+[ledger]
+ship = false  # another process, whose cost for each record `bench/ledger.py` tells
+
 [plugins.keys]
 use = "api_keys"
 
