@@ -156,7 +156,10 @@ class Run:
         if not outcome.complete and outcome.code is None:
             outcome.code, outcome.client_gone = CLIENT_GONE, True
         outcome.duration_s = time.monotonic() - exchange.started
-        accounting.account(exchange, self.track, self.gateway.prices, whole=outcome.complete)
+        try:
+            accounting.account(exchange, self.track, self.gateway.prices, whole=outcome.complete)
+        except Exception:
+            log.exception("what %s cost could not be told", exchange.id)
         try:
             self.gateway.journal.end(exchange)
         except Exception:
