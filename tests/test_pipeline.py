@@ -606,25 +606,3 @@ def test_a_plugin_that_ends_the_process_ends_its_exchange_too(rig: Callable[...,
         it.post()
     assert it.seen.count("a.on_complete") == 1
     assert it.gateway.bodies.take(it.gateway.settings.server.max_bodies_bytes)
-
-
-def test_an_exchange_ends_also_where_its_cost_cannot_be_told(monkeypatch, caplog):
-    from proxy.testing import Rig
-
-    ended = []
-
-    class Witness:
-        name = "witness"
-
-        @hookimpl
-        def on_complete(self, exchange):
-            ended.append(exchange.outcome.code)
-
-    def broken(*_, **__):
-        raise ValueError("no cost")
-
-    monkeypatch.setattr("proxy.accounting.account", broken)
-    with Rig(Witness()) as rig:
-        rig.run()
-    assert ended == ["internal_error"]
-    assert "could not be told" in caplog.text
