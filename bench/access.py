@@ -16,10 +16,10 @@ def tokens(best_us: BestUs) -> Iterable[str]:
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from jwt.algorithms import get_default_algorithms
 
-    from proxy.tokens.claims import Claims
-    from proxy.tokens.keys import SigningKeys, parsed
-    from proxy.tokens.source import Source
-    from proxy.tokens.verify import Issuer, Tokens
+    from proxy.access.tokens.claims import Claims
+    from proxy.access.tokens.keys import SigningKeys, parsed
+    from proxy.access.tokens.source import Source
+    from proxy.access.tokens.verify import Issuer, Tokens
 
     issuer, now = "https://login.example", int(time.time())
     claims = {"iss": issuer, "aud": "lockgate", "sub": "alice", "exp": now + 3600, "groups": ["Users"]}
@@ -46,10 +46,10 @@ def tokens(best_us: BestUs) -> Iterable[str]:
 def access(best_us: BestUs) -> Iterable[str]:
     """Yield what a request costs: its model and its capabilities against those of operator, team and key."""
     from plugins.access import Access
-    from proxy.access import held, permit
-    from proxy.capabilities import searches
+    from proxy.access.capabilities import searches
+    from proxy.access.grants import Grants
+    from proxy.access.permits import held, permit
     from proxy.exchange import Exchange, Identity
-    from proxy.grants import Grants
 
     plugin = Access(Access.Config().load({"models": ["gpt-*"], "n": 4}))
     team = SimpleNamespace(grants={"models": ["gpt-*"], "capabilities": ["tools", "vision"], "max_tokens": 4096})

@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 from proxy.exchange import Attempt, Exchange, Identity, Usage
-from proxy.history import History, Search
 from proxy.records.database import Database, location, upgrade
+from proxy.records.history import History, Search
 from proxy.records.journal import Journal
 from proxy.records.ledger import used
 from proxy.records.shipping import Shipper

@@ -35,7 +35,7 @@ def keys() -> Iterable[str]:
 
 
 def _keys(folder: Path, count: int) -> str:
-    from proxy.keys import Key, add_all, change, digest, new_key, next_version
+    from proxy.access.keys import Key, add_all, change, digest, new_key, next_version
     from proxy.records.database import Database, location, migrate
     from proxy.records.snapshot import Snapshot
     from proxy.settings import ServerSettings, Settings
@@ -90,8 +90,8 @@ def _keys(folder: Path, count: int) -> str:
 
 def estimates() -> Iterable[str]:
     """What the estimate of a prompt's tokens costs for 10 kB of text, and what a relayed chunk's part in one costs."""
-    from proxy.estimates import prompt_tokens
-    from proxy.usage import Relayed
+    from proxy.costs.estimates import prompt_tokens
+    from proxy.costs.usage import Relayed
 
     samples = Path(__file__).resolve().parent.parent / "tests" / "samples"
     for path in sorted(samples.glob("*.txt")):
@@ -112,9 +112,9 @@ def estimates() -> Iterable[str]:
 def costs() -> Iterable[str]:
     """What it costs to expect, and to account for, what an exchange costs; and to log it (the writer's time not)."""
     from plugins.request_log import record
-    from proxy.accounting import account, expect
+    from proxy.costs.accounting import account, expect
+    from proxy.costs.prices import Prices
     from proxy.exchange import Attempt, Exchange, Identity, Usage
-    from proxy.prices import Prices
     from proxy.records.lines import json_line
     from proxy.relay import Track
     from proxy.settings import ProviderSettings, ServerSettings, Settings

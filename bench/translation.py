@@ -19,7 +19,7 @@ def translation(best_us: Callable[..., float]) -> Iterable[str]:
     from proxy.providers.bedrock import Bedrock
     from proxy.providers.gemini import Gemini
     from proxy.providers.openai import OpenAI
-    from proxy.renewal import Credential
+    from proxy.upstreams.renewal import Credential
 
     exchange = Exchange("req_bench", "POST", "/v1/chat/completions", {}, "127.0.0.1", stream=True)
     exchange.body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}

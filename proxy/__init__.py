@@ -4,29 +4,29 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from proxy.access import permit
+    from proxy.access.credentials import wrong_credential
+    from proxy.access.grants import CAPABILITIES, Grants
+    from proxy.access.permits import permit
+    from proxy.access.tokens.schema import TokensSchema
+    from proxy.access.tokens.verify import Tokens
     from proxy.config.grants import BudgetField, GrantsSchema
     from proxy.counters.buckets import Claim, Rate, Slots, Window
     from proxy.counters.scopes import ScopesField, scoped
     from proxy.counters.windows import zone_of
-    from proxy.credentials import wrong_credential
     from proxy.errors import ConfigError, Reject, UpstreamError
     from proxy.exchange import Attempt, Event, Exchange, Filter, Identity, Outcome, Pause, Reply, Usage
     from proxy.fetching import Fetcher
     from proxy.filters import hold, rewrite_text
     from proxy.fold import Fold
     from proxy.gateway import Gateway
-    from proxy.grants import CAPABILITIES, Grants
     from proxy.hookspecs import hookimpl
     from proxy.records.contents import ContentStore
     from proxy.records.lines import json_line
+    from proxy.records.sinks import OutletField, Sink
     from proxy.redaction.redaction import Redaction
     from proxy.redaction.schema import RedactionSchema
     from proxy.search import Search, SearchResult, SearXNG, take_search
     from proxy.secrets import PathField, Secret, SecretField
-    from proxy.sinks import OutletField, Sink
-    from proxy.tokens.schema import TokensSchema
-    from proxy.tokens.verify import Tokens
 
 __all__ = [
     "Attempt", "BudgetField", "CAPABILITIES", "Claim", "ConfigError", "ContentStore", "Event", "Exchange", "Fetcher",
@@ -37,29 +37,29 @@ __all__ = [
 ]  # fmt: skip
 
 _MODULES = {
-    "access": ("permit",),
+    "access.credentials": ("wrong_credential",),
+    "access.grants": ("CAPABILITIES", "Grants"),
+    "access.permits": ("permit",),
+    "access.tokens.schema": ("TokensSchema",),
+    "access.tokens.verify": ("Tokens",),
     "config.grants": ("BudgetField", "GrantsSchema"),
     "counters.buckets": ("Claim", "Rate", "Slots", "Window"),
     "counters.scopes": ("ScopesField", "scoped"),
     "counters.windows": ("zone_of",),
-    "credentials": ("wrong_credential",),
     "errors": ("ConfigError", "Reject", "UpstreamError"),
     "exchange": ("Attempt", "Event", "Exchange", "Filter", "Identity", "Outcome", "Pause", "Reply", "Usage"),
     "fetching": ("Fetcher",),
     "filters": ("hold", "rewrite_text"),
     "fold": ("Fold",),
     "gateway": ("Gateway",),
-    "grants": ("CAPABILITIES", "Grants"),
     "hookspecs": ("hookimpl",),
     "records.contents": ("ContentStore",),
     "records.lines": ("json_line",),
+    "records.sinks": ("OutletField", "Sink"),
     "redaction.redaction": ("Redaction",),
     "redaction.schema": ("RedactionSchema",),
     "search": ("Search", "SearchResult", "SearXNG", "take_search"),
     "secrets": ("PathField", "Secret", "SecretField"),
-    "sinks": ("OutletField", "Sink"),
-    "tokens.schema": ("TokensSchema",),
-    "tokens.verify": ("Tokens",),
 }
 
 

@@ -14,13 +14,14 @@ import orjson
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
-from proxy import history, sse
-from proxy.credentials import unauthorized
+from proxy import sse
+from proxy.access.credentials import unauthorized
 from proxy.errors import Reject
 from proxy.exchange import Exchange
 from proxy.gateway import Gateway
 from proxy.guardian import CLIENT_GONE
 from proxy.pipeline import JSON, SSE, Run, not_found
+from proxy.records import history
 
 blueprint = Blueprint("api", __name__)
 log = logging.getLogger("lockgate")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from proxy import accounting, failures, relay
+from proxy import failures, relay
+from proxy.costs import accounting
 from proxy.errors import UpstreamError
 from proxy.exchange import Attempt, Exchange, Reply, Usage
 from proxy.gateway import Model
@@ -18,7 +19,7 @@ from proxy.providers import base
 from proxy.providers.translation import unsupported
 from proxy.routing import Route, Target, all_open, counts_against
 from proxy.settings import Settings
-from proxy.upstream import Answer, beside
+from proxy.upstreams.upstream import Answer, beside
 
 log = logging.getLogger("lockgate")
 

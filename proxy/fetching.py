@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 from urllib3.exceptions import NewConnectionError
 
-from proxy import adapter
-from proxy.adapter import Adapter, bypasses
 from proxy.errors import Reject, UpstreamError
 from proxy.providers.base import Outgoing
 from proxy.settings import Timeouts
-from proxy.upstream import Upstream
+from proxy.upstreams import adapter
+from proxy.upstreams.adapter import Adapter, bypasses
+from proxy.upstreams.upstream import Upstream
 
 if TYPE_CHECKING:
     from proxy.gateway import Gateway

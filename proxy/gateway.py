@@ -13,32 +13,32 @@ from typing import Any
 
 import requests
 
-from proxy import estimates
-from proxy.adapter import Adapter
+from proxy.access.pepper import agreed, known
+from proxy.access.teams import Teams
+from proxy.access.throttle import Throttle
 from proxy.catalog import Catalog
 from proxy.chain import Chain
+from proxy.costs import estimates
+from proxy.costs.prices import Prices
 from proxy.counters import Counters, open_store
 from proxy.errors import ConfigError
 from proxy.exchange import Exchange
 from proxy.guardian import Guardian
-from proxy.history import History
 from proxy.metrics.exchanges import Metrics
-from proxy.pepper import agreed, known
-from proxy.prices import Prices
 from proxy.records import index
 from proxy.records.copy import Copy
 from proxy.records.database import Database, location
 from proxy.records.election import Election
+from proxy.records.history import History
 from proxy.records.journal import Journal
 from proxy.records.snapshot import Snapshot
-from proxy.renewal import Renewals
 from proxy.routing import Breaker, Target
-from proxy.sealing import Sealer
 from proxy.secrets import kept
 from proxy.settings import Connection, ModelSettings, Settings
-from proxy.teams import Teams
-from proxy.throttle import Throttle
-from proxy.upstream import Upstream
+from proxy.upstreams.adapter import Adapter
+from proxy.upstreams.renewal import Renewals
+from proxy.upstreams.sealing import Sealer
+from proxy.upstreams.upstream import Upstream
 
 log = logging.getLogger("lockgate")
 

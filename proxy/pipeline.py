@@ -10,14 +10,16 @@ from typing import Any, Protocol
 
 import orjson
 
-from proxy import access, accounting, capabilities, credentials, fold, relay
+from proxy import fold, relay
+from proxy.access import capabilities, credentials, permits
+from proxy.access.credentials import unauthorized
+from proxy.access.grants import ALL
 from proxy.attempts import Answered, Attempts
 from proxy.chain import Chain
-from proxy.credentials import unauthorized
+from proxy.costs import accounting
 from proxy.errors import Reject
 from proxy.exchange import Exchange, Filter, Reply
 from proxy.gateway import Gateway, Model
-from proxy.grants import ALL
 from proxy.guardian import CLIENT_GONE, Call, has_left
 from proxy.request import body, schemas
 
@@ -76,7 +78,7 @@ class Run:
             exchange.identity = self.gateway.chain.authenticate(exchange)
         except Reject as reject:
             raise self._weighed(reject) from reject.__cause__
-        self.grants = access.held(exchange.identity, self.gateway)
+        self.grants = permits.held(exchange.identity, self.gateway)
         if exchange.identity is None and not self.gateway.public and not server.insecure:
             raise self._weighed(unauthorized(exchange))
 
@@ -207,8 +209,8 @@ class Run:
         if not model.settings.web_search:
             parameter = capabilities.searches(exchange.body, exchange.model_names)
             if parameter is not None:
-                raise access.denied(capabilities.WEB_SEARCH, parameter, exchange)
-        access.permit(self.grants, exchange)
+                raise permits.denied(capabilities.WEB_SEARCH, parameter, exchange)
+        permits.permit(self.grants, exchange)
         return model
 
     def _weighed(self, reject: Reject) -> Reject:

@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 
 from proxy import fold, sockets, sse
+from proxy.costs.usage import Relayed, usage_of
 from proxy.errors import CODE, Reject, UpstreamError
 from proxy.exchange import Event, Exchange, Filter, Pause, Reply
 from proxy.guardian import Call
 from proxy.providers import base
-from proxy.upstream import Answer, given_up
-from proxy.usage import Relayed, usage_of
+from proxy.upstreams.upstream import Answer, given_up
 
 Piece = bytes | Event
 """A chunk of canonical events as they arrived, or one event that was parsed."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from proxy.errors import UpstreamError
 from proxy.settings import Retry, Timeouts
-from proxy.upstream import Upstream
+from proxy.upstreams.upstream import Upstream
 
 
 class Breaker:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
-from proxy import capabilities
+from proxy.access import capabilities
 
 if TYPE_CHECKING:
     import requests

@@ -176,9 +176,9 @@ def free_port() -> int:
 
 def new_key(config: Path, name: str = "test", **details: Any) -> str:
     """Make an API key in the database of a configuration."""
+    from proxy.access.keys import create
+    from proxy.access.pepper import agreed
     from proxy.config import assemble
-    from proxy.keys import create
-    from proxy.pepper import agreed
     from proxy.records.database import Database, location, migrate
 
     settings, _ = assemble(config)

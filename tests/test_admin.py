@@ -26,10 +26,10 @@ from upstreams import Gate, Upstream, chunked, sse, streaming
 from wire import PATIENCE_S
 
 from proxy import ConfigError, cli
+from proxy.access.keys import new_id
 from proxy.admin.app import create_app
 from proxy.admin.keys import AdminKeys
 from proxy.counters import Unavailable
-from proxy.keys import new_id
 from proxy.metrics.registry import Registry
 from proxy.records.database import migrate
 from proxy.settings import AdminSettings

@@ -73,7 +73,7 @@ def test_every_bundled_plugin_and_provider_is_found():
     bundled = {found.name: Path(found.origin) for found in (*catalog.plugins.values(), *catalog.providers.values())}
     assert {"api_keys", "request_log", "echo", "openai"} <= bundled.keys()
     assert bundled["api_keys"] == REPOSITORY / "plugins" / "api_keys.py"
-    assert bundled["echo"] == REPOSITORY / "proxy" / "providers" / "echo.py"
+    assert bundled["echo"] == REPOSITORY / "proxy" / "providers" / "echo"
     assert not catalog.absent
 
 
@@ -167,7 +167,7 @@ def test_two_with_one_name_are_told_with_both_origins(folder):
     remedy = "rename or remove one of them"
     assert problems(folder) == [
         f"two are called 'api_keys': {REPOSITORY}/plugins/api_keys.py and {folder}/mine.py; {remedy}",
-        f"two are called 'echo': {REPOSITORY}/proxy/providers/echo.py and {folder}/other.py; {remedy}",
+        f"two are called 'echo': {REPOSITORY}/proxy/providers/echo and {folder}/other.py; {remedy}",
     ]
 
 

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 from states import database_in, settings_in
 
-from proxy import teams
+from proxy.access import teams
+from proxy.access.pepper import pepper
 from proxy.cli import keys as cli_keys
-from proxy.pepper import pepper
 from proxy.records import audit
 from proxy.records.snapshot import Snapshot
 

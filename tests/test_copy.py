@@ -9,7 +9,8 @@ import stat
 import pytest
 from states import PEPPER, both_databases, database_in
 
-from proxy import Reject, keys, teams
+from proxy import Reject
+from proxy.access import keys, teams
 from proxy.records.copy import Copy, Held
 from proxy.records.database import Database
 from proxy.records.snapshot import Snapshot

@@ -7,7 +7,7 @@ import time
 import pytest
 from states import database_in, settings_in
 
-from proxy import keys
+from proxy.access import keys
 from proxy.catalog import Catalog
 from proxy.config.counters import CountersSchema
 from proxy.config.problems import flatten

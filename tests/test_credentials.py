@@ -8,10 +8,10 @@ import pytest
 from gateways import ECHO, Gateway, new_key
 from wire import Wire
 
-from proxy.credentials import check, presented, unauthorized
+from proxy.access.credentials import check, presented, unauthorized
+from proxy.access.throttle import BURST
 from proxy.errors import Reject
 from proxy.exchange import Exchange
-from proxy.throttle import BURST
 
 HI = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}]}
 WRONG = {
@@ -45,7 +45,7 @@ def revoked_and_expired(gateway: Gateway) -> list[str]:
     import contextlib
     import time
 
-    from proxy import keys
+    from proxy.access import keys
     from proxy.config import assemble
     from proxy.records.database import Database, location
 

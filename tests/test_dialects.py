@@ -14,11 +14,11 @@ import pytest
 from proxy.errors import Reject, UpstreamError
 from proxy.exchange import Exchange
 from proxy.fold import Fold
-from proxy.providers.dialect_answers import DialectCall
-from proxy.providers.dialect_requests import QUIET, SHAPE, fit
 from proxy.providers.dialects import AZURE, DIALECTS
+from proxy.providers.dialects.answers import DialectCall
+from proxy.providers.dialects.requests import QUIET, SHAPE, fit
+from proxy.providers.dialects.thoughts import Thoughts
 from proxy.providers.openai import OpenAI
-from proxy.providers.thoughts import Thoughts
 from proxy.request.schemas import CHAT_PARAMETERS
 from proxy.testing import configured
 

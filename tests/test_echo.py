@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proxy.errors import Reject
 from proxy.exchange import Exchange, Pause
 from proxy.providers.echo import Echo, tokens
-from proxy.providers.examples import MOST_CHARACTERS, example
+from proxy.providers.echo.examples import MOST_CHARACTERS, example
 
 CITY: dict[str, Any] = {
     "type": "function",

@@ -13,7 +13,7 @@ import tiktoken.load
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import estimates, images
+from proxy.costs import estimates, images
 from proxy.errors import ConfigError
 
 SAMPLES = Path(__file__).with_name("samples")

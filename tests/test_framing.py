@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3.exceptions import ProtocolError
 
-from proxy import framing
+from proxy.upstreams import framing
 
 
 class Connection:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.access.grants import ALL, CAPABILITIES, Grants, matches, narrow
 from proxy.config.grants import GrantsSchema, LimitsSchema, checked, written
-from proxy.grants import ALL, CAPABILITIES, Grants, matches, narrow
 
 NAMES = ("gpt-5", "gpt-4o", "llama", "gpt-4o-search")
 PATTERNS = ("*", "gpt-*", "*4o*", "llama", "gpt-5", "")

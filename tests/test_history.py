@@ -14,9 +14,9 @@ from test_shipping import journal as journal
 from test_shipping import shipper as shipper
 from test_shipping import state as state
 
-from proxy import history as module
 from proxy.errors import Reject
-from proxy.history import History, Search
+from proxy.records import history as module
+from proxy.records.history import History, Search
 
 NO_SHIPPER = ECHO + "[ledger]\nship = false\n"
 

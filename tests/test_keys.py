@@ -9,8 +9,8 @@ import re
 import pytest
 from states import PEPPER, all_at_once, both_databases, database_in, settings_in
 
-from proxy import keys
-from proxy.pepper import pepper
+from proxy.access import keys
+from proxy.access.pepper import pepper
 
 
 @pytest.fixture
@@ -201,6 +201,6 @@ def test_the_first_key_is_made_in_a_database_that_never_had_one(database, settin
 
 @both_databases
 def test_of_processes_that_start_at_once_one_makes_the_first_key(database, settings, database_url):
-    answers = all_at_once("proxy.keys", "ensure_first_key", 3, settings.server.state, database_url)
+    answers = all_at_once("proxy.access.keys", "ensure_first_key", 3, settings.server.state, database_url)
     assert answers[:2] == ["None", "None"] and answers[2].startswith("lg_")
     assert len(read_all(database)) == 1

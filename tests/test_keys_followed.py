@@ -19,7 +19,7 @@ from crowds import until
 from gateways import ECHO, REPOSITORY, Gateway, new_key
 from wire import Wire
 
-from proxy import keys, teams
+from proxy.access import keys, teams
 from proxy.config import assemble
 from proxy.records.database import Database, location, upgrade
 

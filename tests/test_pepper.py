@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import select
 from states import all_at_once, both_databases, database_in, settings_in
 
-from proxy import keys
+from proxy.access import keys
+from proxy.access.pepper import agreed, fingerprint, pepper, settle, vet
 from proxy.errors import ConfigError
-from proxy.pepper import agreed, fingerprint, pepper, settle, vet
 from proxy.records.tables import versions
 from proxy.secrets import Secret
 
@@ -37,7 +37,7 @@ def test_the_pepper_is_made_once_for_its_owner_alone(settings):
 
 
 def test_processes_that_start_at_once_agree_on_the_pepper(settings):
-    answers = all_at_once("proxy.pepper", "pepper", 3, settings.server.state)
+    answers = all_at_once("proxy.access.pepper", "pepper", 3, settings.server.state)
     assert set(answers) == {str(pepper(settings))}
 
 

@@ -10,7 +10,8 @@ from postgresqls import PASSWORD
 from sqlalchemy import text
 from states import PEPPER, database_in, python, settings_in
 
-from proxy import config, keys
+from proxy import config
+from proxy.access import keys
 from proxy.errors import ConfigError
 from proxy.records import postgres as module
 from proxy.records.database import Database, explained, location, migrate, revision, upgrade

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from proxy import cli, config
 from proxy.config import ConfigError
+from proxy.costs.prices import Price, Prices, priced, shipped
 from proxy.exchange import Usage
-from proxy.prices import Price, Prices, priced, shipped
 from proxy.settings import ProviderSettings, ServerSettings, Settings
 
 OPENAI = {"base_url": "https://api.openai.com/v1"}
@@ -140,7 +140,7 @@ def test_the_configurations_prices_go_first_and_the_longest_pattern_does():
 
 
 def test_names_that_clients_make_up_are_not_kept_without_end(monkeypatch):
-    monkeypatch.setattr("proxy.prices.REMEMBERED", 10)
+    monkeypatch.setattr("proxy.costs.prices.REMEMBERED", 10)
     table = prices(openai=("openai", OPENAI))
     assert [table.cost("openai", f"made-up-{number}", usage(1)) for number in range(100)] == [None] * 100
     assert table.cost("openai", "gpt-4o", usage(100)) == 250

@@ -10,7 +10,7 @@ import pytest
 from marshmallow import ValidationError
 
 from proxy import UpstreamError
-from proxy.renewal import Command, Credential, CredentialField, Renewals, said
+from proxy.upstreams.renewal import Command, Credential, CredentialField, Renewals, said
 
 
 def printing(text: str, **more: object) -> Command:

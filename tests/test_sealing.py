@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.sealing import Sealer
+from proxy.upstreams.sealing import Sealer
 
 SEALER = Sealer(b"x" * 32)
 

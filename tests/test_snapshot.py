@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import event, text
 from states import PEPPER, both_databases, database_in, python
 
-from proxy import Reject, keys, teams
+from proxy import Reject
+from proxy.access import keys, teams
 from proxy.errors import ConfigError
 from proxy.records import snapshot as module
 from proxy.records.database import Database, explained

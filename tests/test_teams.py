@@ -8,7 +8,8 @@ from alembic.config import Config
 from sqlalchemy import text
 from states import PEPPER, both_databases, database_in, settings_in
 
-from proxy import config, keys, teams
+from proxy import config
+from proxy.access import keys, teams
 from proxy.errors import ConfigError
 from proxy.records import database as module
 from proxy.settings import TeamSettings

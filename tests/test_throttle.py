@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.throttle import Throttle, network
+from proxy.access.throttle import Throttle, network
 
 
 def made(burst=3, pause_s=2.0, addresses=100):

@@ -27,15 +27,16 @@ from gateways import Gateway, free_port
 from proxies import Proxy
 from upstreams import FIN, RST, Gate, Upstream, chunked, gzipped, head, json_answer, stream_answer, streaming
 
-from proxy import adapter, cli, sockets
-from proxy.adapter import Adapter, bypasses
+from proxy import cli, sockets
 from proxy.errors import Reject, UpstreamError
 from proxy.guardian import Guardian
 from proxy.providers.base import Outgoing
 from proxy.settings import Connection, Timeouts
 from proxy.testing import completion
-from proxy.upstream import Answer, beside
-from proxy.upstream import Upstream as Way
+from proxy.upstreams import adapter
+from proxy.upstreams.adapter import Adapter, bypasses
+from proxy.upstreams.upstream import Answer, beside
+from proxy.upstreams.upstream import Upstream as Way
 
 SECONDS = 20.0
 PATIENT = Timeouts(SECONDS, SECONDS, SECONDS, SECONDS)

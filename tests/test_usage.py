@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from upstreams import FIN, Gate, Upstream, json_answer, sse, stream_answer, streaming
 
-from proxy import estimates
+from proxy.costs import estimates
+from proxy.costs.usage import MOST, Relayed, usage_of
 from proxy.exchange import Usage
 from proxy.sse import encode
 from proxy.testing import Raw, Rig, completion, run, stream
-from proxy.usage import MOST, Relayed, usage_of
 
 TEXT = "The harbour office opens at seven, but the pilots have usually been out since four. " * 5
 TOKENS = len(TEXT) // 4

@@ -14,9 +14,9 @@ from proxy.admin.keys import AdminKeys
 from proxy.admin.lag import Lag
 from proxy.admin.readiness import Readiness
 from proxy.errors import Reject
-from proxy.history import History
 from proxy.metrics.scrape import Scrape
 from proxy.records.database import Database, location
+from proxy.records.history import History
 from proxy.settings import Settings
 
 log = logging.getLogger("lockgate.admin")

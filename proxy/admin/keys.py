@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from proxy.access.keys import new_key
+from proxy.access.pepper import pepper
 from proxy.errors import ConfigError
-from proxy.keys import new_key
-from proxy.pepper import pepper
 
 if TYPE_CHECKING:
     from proxy.settings import Settings

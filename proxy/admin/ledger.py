@@ -9,8 +9,8 @@ import click
 
 from proxy.cli import times
 from proxy.errors import Reject
-from proxy.history import History, Search
 from proxy.records.database import Database
+from proxy.records.history import History, Search
 from proxy.records.ledger import BY, used
 from proxy.records.rows import DAY_S
 

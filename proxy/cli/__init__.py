@@ -189,8 +189,8 @@ def _load(path: Path | None) -> tuple[Settings, Catalog]:
 def _live(path: Path | None, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from proxy import probes
     from proxy.cli import tables
+    from proxy.upstreams import probes
 
     found = probes.findings(*_load(path))
     if as_json:

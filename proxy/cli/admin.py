@@ -50,8 +50,8 @@ def key() -> None:
 @json_option
 def create(path: Path | None, name: str, as_json: bool) -> None:
     """Make a key and print it, this once."""
+    from proxy.access.keys import new_id, printable
     from proxy.admin.keys import AdminKeys
-    from proxy.keys import new_id, printable
 
     settings, id = opening.read(path), new_id()
     with opening.told(), asked("key"):

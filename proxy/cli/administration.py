@@ -31,7 +31,7 @@ def asked(kind: str, name: str | None = None) -> Iterator[None]:
 
 def known(settings: Settings, connection: Connection, team: str | None) -> None:
     """Raise `ValueError` if there is no such team: its keys would be refused."""
-    from proxy.teams import names
+    from proxy.access.teams import names
 
     if team is not None and team not in names(settings, connection):
         raise ValueError(f"team: there is no team {team!r}: `lockgate teams create` makes one")

@@ -13,12 +13,12 @@ from typing import Any
 import click
 from sqlalchemy import Connection, select
 
+from proxy.access.keys import Key, add_all, digest, new_id, new_key, next_version, printable
+from proxy.access.teams import names
 from proxy.cli import permissions, times
 from proxy.errors import ConfigError
-from proxy.keys import Key, add_all, digest, new_id, new_key, next_version, printable
 from proxy.records.tables import keys, retired
 from proxy.settings import Settings
-from proxy.teams import names
 
 TEXTS = ("id", "name", "team", "owner", "note", "expires", "key", "digest")
 #: More mistakes than these are counted and not told.

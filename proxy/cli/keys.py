@@ -14,7 +14,7 @@ from proxy.cli import config_option, json_option, opening, permissions, times
 from proxy.cli.administration import asked, audit, known, print_facts, print_table
 
 if TYPE_CHECKING:
-    from proxy.keys import Key
+    from proxy.access.keys import Key
 
 TEXTS = ("team", "owner", "note")
 ONCE = "It is not kept and cannot be shown again: store it now."
@@ -49,8 +49,8 @@ def described(required: bool) -> Callable[[Any], Any]:
 @json_option
 def create(path: Path | None, as_json: bool, **details: Any) -> None:
     """Make a key and print it, this once."""
-    from proxy.keys import create
-    from proxy.pepper import agreed
+    from proxy.access.keys import create
+    from proxy.access.pepper import agreed
 
     with opening.opened(path) as (settings, database), asked("key"):
         details["grants"], details["limits"] = permissions.taken(details)
@@ -67,7 +67,7 @@ def create(path: Path | None, as_json: bool, **details: Any) -> None:
 @json_option
 def list_(path: Path | None, as_json: bool) -> None:
     """List the keys, without their secrets."""
-    from proxy.keys import read_all
+    from proxy.access.keys import read_all
 
     with opening.opened(path) as (_, database), database.read() as connection:
         rows = [shown(key) for key in read_all(connection)]
@@ -83,7 +83,7 @@ def list_(path: Path | None, as_json: bool) -> None:
 @json_option
 def show(path: Path | None, id: str, as_json: bool) -> None:
     """Show all about the key with this ID, without its secret."""
-    from proxy.keys import read, retiring
+    from proxy.access.keys import read, retiring
 
     with opening.opened(path) as (_, database), asked("key", id), database.read() as connection:
         facts = shown(read(connection, id))
@@ -105,7 +105,7 @@ def show(path: Path | None, id: str, as_json: bool) -> None:
 @json_option
 def update(path: Path | None, id: str, clear: tuple[str, ...], as_json: bool, **details: Any) -> None:
     """Change the key with this ID. What is not named stays as it is."""
-    from proxy.keys import change, read
+    from proxy.access.keys import change, read
 
     with opening.opened(path) as (settings, database), asked("key", id):
         grants, limits = permissions.taken(details)
@@ -132,8 +132,8 @@ def update(path: Path | None, id: str, clear: tuple[str, ...], as_json: bool, **
 @json_option
 def rotate(path: Path | None, id: str, grace: float, as_json: bool) -> None:
     """Give the key with this ID a new secret and print it, this once."""
-    from proxy.keys import rotate
-    from proxy.pepper import agreed
+    from proxy.access.keys import rotate
+    from proxy.access.pepper import agreed
 
     with opening.opened(path) as (settings, database), asked("key", id):
         pepper = agreed(settings, database)
@@ -149,7 +149,7 @@ def rotate(path: Path | None, id: str, grace: float, as_json: bool) -> None:
 @json_option
 def revoke(path: Path | None, id: str, as_json: bool) -> None:
     """End the key with this ID, for good."""
-    from proxy.keys import revoke
+    from proxy.access.keys import revoke
 
     with opening.opened(path) as (settings, database), asked("key", id):
         with database.write() as connection:
@@ -172,8 +172,8 @@ def import_(path: Path | None, file: Any, kind: str | None, as_json: bool) -> No
     Each line has the columns that `create` has as options, and an `id` if it should keep one. `key` is the key itself,
     of any gateway, `digest` its digest under the same pepper, in hexadecimal; without both a new key is made and shown.
     """
+    from proxy.access.pepper import agreed
     from proxy.cli import imports
-    from proxy.pepper import agreed
 
     kind = kind or ("csv" if str(getattr(file, "name", "")).endswith(".csv") else "jsonl")
     with opening.opened(path) as (settings, database):
@@ -198,8 +198,8 @@ def import_(path: Path | None, file: Any, kind: str | None, as_json: bool) -> No
 @json_option
 def reset(path: Path | None, as_json: bool) -> None:
     """Revoke every key and begin anew with the pepper there is; for the case that the old one is lost."""
-    from proxy.keys import revoke_all
-    from proxy.pepper import pepper, settle
+    from proxy.access.keys import revoke_all
+    from proxy.access.pepper import pepper, settle
 
     with opening.opened(path) as (settings, database):
         with database.write() as connection:

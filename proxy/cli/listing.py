@@ -12,9 +12,9 @@ from proxy.config.grants import written
 from proxy.config.problems import join
 from proxy.config.reference import literal, options
 from proxy.config.sections import SIMPLE
-from proxy.renewal import Credential
 from proxy.secrets import SECRET_MASK, Secret
 from proxy.settings import Connection, Settings, Target
+from proxy.upstreams.renewal import Credential
 
 
 def as_toml(settings: Settings) -> str:

@@ -10,7 +10,7 @@ import click
 from proxy.cli import _echo_json, _load, config_option, json_option
 
 if TYPE_CHECKING:
-    from proxy.prices import Price
+    from proxy.costs.prices import Price
 
 COLUMNS = ("input", "cached_input", "cache_write", "output", "reasoning", "audio_input", "audio_output")
 
@@ -24,7 +24,7 @@ def prices(path: Path | None, as_json: bool, everything: bool) -> None:
 
     The configuration's own come first, and go first.
     """
-    from proxy.prices import priced, shipped
+    from proxy.costs.prices import priced, shipped
 
     settings, _ = _load(path)
     rows = [_row(target, priced(said), "lockgate.toml", None) for target, said in settings.prices.items()]
@@ -38,7 +38,7 @@ def prices(path: Path | None, as_json: bool, everything: bool) -> None:
 
 
 def _row(target: str, price: Price, source: str, dated: str | None) -> dict[str, Any]:
-    from proxy.prices import shown
+    from proxy.costs.prices import shown
 
     row: dict[str, Any] = {"target": target, **shown(price)}
     if price.long is not None:

@@ -16,7 +16,7 @@ from proxy.cli import config_option, json_option, opening, times
 from proxy.cli.usage import dollars
 
 if TYPE_CHECKING:
-    from proxy.history import History, Page
+    from proxy.records.history import History, Page
 
 COLUMNS = ("time", "id", "key", "team", "model", "target", "status", "error", "tokens", "cost", "s")
 #: How often `tail --follow` looks, and how long a request may need to come to the ledger, in seconds.
@@ -39,7 +39,7 @@ def requests() -> None:
 @json_option
 def tail(path: Path | None, count: int, follow: bool, as_json: bool) -> None:
     """Show the newest requests, the newest last."""
-    from proxy.history import Search
+    from proxy.records.history import Search
 
     with _history(path) as history:
         rows = _said(history.page(Search(), count)).rows[::-1]
@@ -62,7 +62,7 @@ def tail(path: Path | None, count: int, follow: bool, as_json: bool) -> None:
 def show(path: Path | None, id: str, as_json: bool) -> None:
     """Show all that is known of the request with this ID, which its answer had as x-request-id."""
     from proxy.errors import ConfigError
-    from proxy.history import Search
+    from proxy.records.history import Search
 
     with _history(path) as history:
         rows = _said(history.page(Search({"id": id}), MOST)).rows
@@ -102,7 +102,7 @@ def search(
     **equal: Any,
 ) -> None:
     """Show the requests that fit everything asked for, the newest first."""
-    from proxy.history import Search
+    from proxy.records.history import Search
 
     names = {"key": "subject", "error": "code"}
     chosen = {names.get(name, name): value for name, value in equal.items() if value is not None}
@@ -116,8 +116,8 @@ def search(
 
 @contextmanager
 def _history(path: Path | None) -> Iterator[History]:
-    from proxy.history import History
     from proxy.records.database import Database, location
+    from proxy.records.history import History
 
     settings = opening.read(path)
     with opening.told(), closing(Database(location(settings))) as database:

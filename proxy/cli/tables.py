@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from proxy.probes import Finding
+    from proxy.upstreams.probes import Finding
 
 
 def found(rows: list[dict[str, Any]], extra: str) -> None:

@@ -12,8 +12,8 @@ from proxy.cli import config_option, json_option, opening, permissions
 from proxy.cli.administration import asked, audit, print_facts, print_table
 
 if TYPE_CHECKING:
+    from proxy.access.teams import Team
     from proxy.settings import Settings
-    from proxy.teams import Team
 
 
 @click.group()
@@ -32,7 +32,7 @@ def teams() -> None:
 @json_option
 def create(path: Path | None, name: str, as_json: bool, **details: Any) -> None:
     """Make a team called NAME: bounds of what its keys may use, limits of those that have none of their own."""
-    from proxy.teams import create
+    from proxy.access.teams import create
 
     with opening.opened(path) as (settings, database), asked("team", name):
         grants, limits = permissions.taken(details)
@@ -48,7 +48,7 @@ def create(path: Path | None, name: str, as_json: bool, **details: Any) -> None:
 @json_option
 def list_(path: Path | None, as_json: bool) -> None:
     """List the teams."""
-    from proxy.teams import key_counts, read_all
+    from proxy.access.teams import key_counts, read_all
 
     with opening.opened(path) as (settings, database), database.read() as connection:
         counts = key_counts(connection)
@@ -70,7 +70,7 @@ def list_(path: Path | None, as_json: bool) -> None:
 @json_option
 def show(path: Path | None, name: str, as_json: bool) -> None:
     """Show all about the team called NAME, as it is in use."""
-    from proxy.teams import key_counts, read
+    from proxy.access.teams import key_counts, read
 
     with opening.opened(path) as (settings, database), asked("team", name), database.read() as connection:
         configured = [row for row in _configured(settings) if row["name"] == name]
@@ -93,7 +93,7 @@ def show(path: Path | None, name: str, as_json: bool) -> None:
 @json_option
 def update(path: Path | None, name: str, clear: tuple[str, ...], as_json: bool, **details: Any) -> None:
     """Change the team called NAME. What is not named stays as it is."""
-    from proxy.teams import change, read
+    from proxy.access.teams import change, read
 
     with opening.opened(path) as (settings, database), asked("team", name):
         grants, limits = permissions.taken(details)
@@ -118,7 +118,7 @@ def update(path: Path | None, name: str, clear: tuple[str, ...], as_json: bool, 
 @json_option
 def delete(path: Path | None, name: str, as_json: bool) -> None:
     """Delete the team called NAME. Its keys are refused until there is a team of this name again."""
-    from proxy.teams import key_counts, remove
+    from proxy.access.teams import key_counts, remove
 
     with opening.opened(path) as (settings, database), asked("team", name), database.write() as connection:
         # One that the configuration has too may go: it is not in use.
@@ -137,7 +137,7 @@ def shown(team: Team, source: str = "database") -> dict[str, Any]:
 
 
 def _configured(settings: Settings) -> list[dict[str, Any]]:
-    from proxy.teams import Team
+    from proxy.access.teams import Team
 
     return [shown(Team(own.name, own.grants, own.limits), "configuration") for own in settings.teams.values()]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from proxy.access.grants import CAPABILITIES, WINDOWS
 from proxy.config.fields import described, texts, whole
 from proxy.config.problems import flatten
-from proxy.grants import CAPABILITIES, WINDOWS
 
 MICRO = 1_000_000
 #: The largest budget, in dollars: its micro-dollars fit into 53 bits, and so into every JSON reader.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from proxy import keys, teams
+from proxy.access import keys, teams
+from proxy.access.grants import matches
 from proxy.counters.buckets import Window
 from proxy.counters.windows import window as around
-from proxy.grants import matches
 from proxy.records.reading import Records, files
 from proxy.records.tables import requests
 

@@ -11,10 +11,10 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from proxy.exchange import Exchange
 from proxy.providers import call_ids
 from proxy.providers.base import Outgoing
-from proxy.providers.dialect_answers import DialectCall
 from proxy.providers.dialects import AZURE
+from proxy.providers.dialects.answers import DialectCall
 from proxy.providers.translation import Seal, unsupported
-from proxy.renewal import Credential, CredentialField
+from proxy.upstreams.renewal import Credential, CredentialField
 
 
 class Azure:

@@ -57,11 +57,11 @@ class Provider(Protocol):
 
     Where there is a `renew()`, the core calls it when a worker starts and again after as many seconds as it returns
     (`None`: never), off the path of exchanges: it alone may do I/O, to fetch a credential anew. Where there is an
-    attribute `sealer`, the core puts a `proxy.sealing.Sealer` there before the first exchange, and where there is an
-    attribute `http`, before the first `renew`, what makes a `requests.Session` through the provider's egress. Where
-    there is a `probe()`, it returns an `Outgoing` that costs nothing and needs the credential, for `lockgate check
-    --live`: a GET, or a POST of an incomplete request, whose refusal by 400 or 422 shows that the credential was
-    accepted.
+    attribute `sealer`, the core puts a `proxy.upstreams.sealing.Sealer` there before the first exchange, and where
+    there is an attribute `http`, before the first `renew`, what makes a `requests.Session` through the provider's
+    egress. Where there is a `probe()`, it returns an `Outgoing` that costs nothing and needs the credential, for
+    `lockgate check --live`: a GET, or a POST of an incomplete request, whose refusal by 400 or 422 shows that the
+    credential was accepted.
     """
 
     name: str

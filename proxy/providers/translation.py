@@ -13,7 +13,7 @@ import orjson
 
 from proxy.errors import Reject
 from proxy.providers.parts import Media, Text, pieces
-from proxy.sealing import Sealer
+from proxy.upstreams.sealing import Sealer
 
 #: The values of parameters that ask for nothing.
 _NEUTRAL: dict[str, Any] = {

@@ -15,13 +15,14 @@ from google.auth.transport.requests import Request
 from marshmallow import Schema, fields, validate
 
 from proxy.exchange import Exchange
-from proxy.providers import anthropic_requests, gemini
-from proxy.providers.anthropic_answers import AnthropicCall
+from proxy.providers import gemini
+from proxy.providers.anthropic.answers import AnthropicCall
+from proxy.providers.anthropic.requests import Options, translate
 from proxy.providers.base import Call, Outgoing
 from proxy.providers.translation import Seal
-from proxy.renewal import RENEWED_AT, Credential
-from proxy.sealing import Sealer
 from proxy.secrets import PathField
+from proxy.upstreams.renewal import RENEWED_AT, Credential
+from proxy.upstreams.sealing import Sealer
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 ANTHROPIC_VERSION = "vertex-2023-10-16"
@@ -69,7 +70,7 @@ class Vertex:
         max_tokens = fields.Integer(
             strict=True,
             validate=validate.Range(min=1),
-            load_default=anthropic_requests.Options().max_tokens,
+            load_default=Options().max_tokens,
             metadata={"help": "the most tokens of an answer of Claude's where the request does not say it"},
         )
 
@@ -79,7 +80,7 @@ class Vertex:
         location = config["location"]
         base = (config["base_url"] or f"https://{_host(location)}/v1").rstrip("/")
         self._base = f"{base}/projects/{config['project']}/locations/{location}/publishers"
-        self._options = anthropic_requests.Options(max_tokens=config["max_tokens"])
+        self._options = Options(max_tokens=config["max_tokens"])
         self._file = config["credentials"]
         self._source: Any = None
         self._token = Credential()
@@ -111,7 +112,7 @@ class Vertex:
 
     def _claude(self, exchange: Exchange, body: dict[str, Any], headers: dict[str, str]) -> AnthropicCall:
         seal = Seal("vertex-anthropic", self.sealer)
-        made = anthropic_requests.translate(body, seal, self._options)
+        made = translate(body, seal, self._options)
         request = {name: value for name, value in made.request.items() if name not in _NOT_IN_BODY}
         request |= {"anthropic_version": ANTHROPIC_VERSION, "stream": exchange.stream}
         method = "streamRawPredict" if exchange.stream else "rawPredict"

@@ -15,13 +15,13 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Text, cast, null, select
 
+from proxy.access.keys import digest
+from proxy.access.teams import Team
 from proxy.errors import Reject
 from proxy.exchange import Identity
-from proxy.keys import digest
 from proxy.records.copy import Copy, Held
 from proxy.records.database import Database
 from proxy.records.tables import keys, retired, teams, versions
-from proxy.teams import Team
 
 logger = logging.getLogger(__name__)
 

@@ -92,8 +92,8 @@ class Preflight:
 
     def prepare(self, master: int, number: int) -> dict[str, Any]:
         """Migrate the database, write the copy that workers load, and make the first key where there is no file."""
-        from proxy.keys import ensure_first_key
-        from proxy.pepper import vet
+        from proxy.access.keys import ensure_first_key
+        from proxy.access.pepper import vet
         from proxy.records.database import Database, explained, location, migrate
 
         migrate(self.settings)

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from proxy import Exchange, Identity, hookimpl
+from proxy.access.teams import Teams
 from proxy.app import create_app
 from proxy.catalog import Catalog, Found
 from proxy.providers.openai import OpenAI
@@ -27,7 +28,6 @@ from proxy.settings import (
     Target,
     TeamSettings,
 )
-from proxy.teams import Teams
 from proxy.testing import answers
 from proxy.testing.result import Result
 from proxy.testing.script import Running, Script, Upstream, current

@@ -16,7 +16,7 @@ from proxy.providers.base import Outgoing
 from proxy.settings import Timeouts
 from proxy.testing import answers
 from proxy.testing.result import Result
-from proxy.upstream import Answer
+from proxy.upstreams.upstream import Answer
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Running:
 
 
 class Upstream:
-    """Stands in for `proxy.upstream.Upstream`: answers from the script of the exchange that asks."""
+    """Stands in for `proxy.upstreams.upstream.Upstream`: answers from the script of the exchange that asks."""
 
     def send(self, call: Call, outgoing: Outgoing, timeouts: Timeouts) -> Answer:
         script = current.get()

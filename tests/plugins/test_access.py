@@ -9,7 +9,7 @@ from marshmallow import ValidationError
 
 from plugins.access import USUAL, Access
 from proxy import CAPABILITIES, Identity, hookimpl
-from proxy.capabilities import asked, search_model, searches
+from proxy.access.capabilities import asked, search_model, searches
 from proxy.settings import Target
 from proxy.testing import Rig, configured
 

@@ -8,7 +8,8 @@ import pytest
 from states import PEPPER, database_in
 
 from plugins.api_keys import ApiKeys
-from proxy import Exchange, Reject, keys, teams
+from proxy import Exchange, Reject
+from proxy.access import keys, teams
 from proxy.records.snapshot import Snapshot
 from proxy.settings import TeamSettings
 

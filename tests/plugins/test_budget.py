@@ -11,8 +11,8 @@ from marshmallow import ValidationError
 
 from plugins.budget import Budget
 from proxy import Identity
+from proxy.costs.prices import Prices
 from proxy.counters import Memory, Unavailable
-from proxy.prices import Prices
 from proxy.settings import TeamSettings
 from proxy.testing import Raw, Rig, completion, configured, stream
 

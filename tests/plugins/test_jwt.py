@@ -23,11 +23,11 @@ from proxies import Proxy
 
 from plugins.jwt import Jwt
 from proxy import Exchange, Reject
-from proxy.tokens import keys as signing
-from proxy.tokens.claims import Claims, at
-from proxy.tokens.keys import SigningKeys, parsed
-from proxy.tokens.source import ALGORITHMS, Source
-from proxy.tokens.verify import Issuer, Tokens
+from proxy.access.tokens import keys as signing
+from proxy.access.tokens.claims import Claims, at
+from proxy.access.tokens.keys import SigningKeys, parsed
+from proxy.access.tokens.source import ALGORITHMS, Source
+from proxy.access.tokens.verify import Issuer, Tokens
 
 WRONG = "Incorrect API key provided. Ask the people who run this gateway for a valid one."
 
@@ -202,7 +202,7 @@ def test_a_verified_token_is_known_by_all_of_its_text(idp, door, monkeypatch):
     first = it.ask(token)
     calls = []
     real = jwt.decode
-    monkeypatch.setattr("proxy.tokens.verify.jwt.decode", lambda *a, **k: calls.append(a) or real(*a, **k))
+    monkeypatch.setattr("proxy.access.tokens.verify.jwt.decode", lambda *a, **k: calls.append(a) or real(*a, **k))
     assert it.ask(token) is first and calls == []
     # The last letter of a signature of 64 bytes holds unused bits, so another text may be the same signature.
     assert it.refusal(f"{token[:-10]}AAAAAAAAAA")[0] == 401

@@ -19,8 +19,8 @@ from marshmallow import ValidationError
 from plugins.request_log import RequestLog
 from proxy import Exchange, Identity
 from proxy.exchange import Attempt, Outcome, Usage
-from proxy.outlets import File, Stream
-from proxy.sinks import Sink
+from proxy.records.outlets import File, Stream
+from proxy.records.sinks import Sink
 from proxy.testing import configured
 
 PATIENCE_S = 20.0
@@ -257,7 +257,7 @@ def test_a_file_that_was_rotated_is_made_anew(tmp_path):
 
 
 def test_lines_wait_for_a_disk_that_is_full_and_none_is_torn(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("proxy.sinks.AGAIN_S", 0.01)
+    monkeypatch.setattr("proxy.records.sinks.AGAIN_S", 0.01)
     path, put, full = tmp_path / "log", os.write, threading.Event()
 
     def write(descriptor, data):
@@ -267,7 +267,7 @@ def test_lines_wait_for_a_disk_that_is_full_and_none_is_torn(tmp_path, monkeypat
             raise OSError(28, "No space left on device")
         return put(descriptor, data[: len(data) // 2])
 
-    monkeypatch.setattr("proxy.outlets.os.write", write)
+    monkeypatch.setattr("proxy.records.outlets.os.write", write)
     sink = Sink(File(path))
     full.set()
     for number in range(10):
@@ -299,7 +299,7 @@ def test_syslog_gets_each_line_as_a_message_of_rfc_5424(tmp_path):
 
 
 def test_a_syslog_over_tcp_is_connected_to_again(monkeypatch):
-    monkeypatch.setattr("proxy.sinks.AGAIN_S", 0.01)
+    monkeypatch.setattr("proxy.records.sinks.AGAIN_S", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(PATIENCE_S)
         with started(to={"syslog": f"tcp://127.0.0.1:{server.getsockname()[1]}"}) as plugin:

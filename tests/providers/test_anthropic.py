@@ -20,8 +20,8 @@ from proxy.errors import Reject, UpstreamError
 from proxy.exchange import Exchange
 from proxy.fold import Fold
 from proxy.providers.anthropic import Anthropic
-from proxy.providers.anthropic_answers import MOST_CONTINUATIONS
-from proxy.sealing import Sealer
+from proxy.providers.anthropic.answers import MOST_CONTINUATIONS
+from proxy.upstreams.sealing import Sealer
 
 PNG = "iVBORw0KGgoAAAANSUhEUg=="
 PDF = "JVBERi0xLjQK"

@@ -21,8 +21,8 @@ from proxy.errors import Reject, UpstreamError
 from proxy.exchange import Exchange
 from proxy.fold import Fold
 from proxy.providers.bedrock import RENEWED_S, Bedrock
-from proxy.renewal import Credential
-from proxy.sealing import Sealer
+from proxy.upstreams.renewal import Credential
+from proxy.upstreams.sealing import Sealer
 
 PNG = "iVBORw0KGgoAAAANSUhEUg=="
 PDF = "JVBERi0xLjQK"

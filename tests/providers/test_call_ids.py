@@ -13,8 +13,8 @@ from proxy.providers.base import Call
 from proxy.providers.dialects import DIALECTS
 from proxy.providers.openai import OpenAI
 from proxy.providers.translation import Seal
-from proxy.sealing import Sealer
 from proxy.sse import encode
+from proxy.upstreams.sealing import Sealer
 
 SEALER = Sealer(b"x" * 32)
 SEALED = Seal("gemini", SEALER).close("call_1", {"signature": "s" * 90})

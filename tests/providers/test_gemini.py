@@ -18,7 +18,7 @@ from upstreams import Upstream
 
 from proxy.exchange import Exchange
 from proxy.providers.gemini import Gemini
-from proxy.sealing import Sealer
+from proxy.upstreams.sealing import Sealer
 
 PNG = "iVBORw0KGgoAAAANSUhEUg=="
 WEATHER = {

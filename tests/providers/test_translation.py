@@ -15,7 +15,7 @@ from proxy.providers import chunks, claude
 from proxy.providers.chunks import Chunks
 from proxy.providers.parts import Media, Text, pieces
 from proxy.providers.translation import Seal, ToolCall, ToolResult, arguments, conversation, merged, stops, tools
-from proxy.sealing import Sealer
+from proxy.upstreams.sealing import Sealer
 
 SEAL = Seal("one", Sealer(b"x" * 32))
 

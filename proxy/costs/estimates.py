@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from proxy import images
+from proxy.costs import images
 
 #: Tokens for a lower-case letter or a space, in a text of ASCII alone and in any other; for any other character of
 #: ASCII; and for each byte of UTF-8 beyond a character's first. Fitted to what o200k_base and cl100k_base count in the
@@ -40,7 +40,7 @@ def counter(exact: bool) -> Callable[[dict[str, Any]], int]:
     """
     if not exact:
         return prompt_tokens
-    from proxy.exact import Counter
+    from proxy.costs.exact import Counter
 
     return Counter().prompt_tokens
 

@@ -14,11 +14,11 @@ from proxy import sse
 from proxy.errors import UpstreamError
 from proxy.exchange import Event, Exchange
 from proxy.providers.base import Outgoing
-from proxy.providers.gemini_answers import Answer, failure
-from proxy.providers.gemini_requests import translated
+from proxy.providers.gemini.answers import Answer, failure
+from proxy.providers.gemini.requests import translated
 from proxy.providers.translation import Seal
-from proxy.renewal import Credential, CredentialField
-from proxy.sealing import Sealer
+from proxy.upstreams.renewal import Credential, CredentialField
+from proxy.upstreams.sealing import Sealer
 
 #: Request parameters beyond OpenAI's that callers may set.
 PARAMETERS = frozenset({"top_k"})

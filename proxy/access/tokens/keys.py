@@ -14,8 +14,8 @@ import jwt
 import orjson
 import requests
 
+from proxy.access.tokens.source import ALGORITHMS, Source, safe
 from proxy.errors import Reject
-from proxy.tokens.source import ALGORITHMS, Source, safe
 
 log = logging.getLogger("lockgate.tokens")
 

@@ -15,12 +15,12 @@ import orjson
 import requests
 from jwt.utils import base64url_decode
 
-from proxy.credentials import CHALLENGE, wrong_credential
+from proxy.access.credentials import CHALLENGE, wrong_credential
+from proxy.access.tokens.claims import Claims
+from proxy.access.tokens.keys import SigningKeys
+from proxy.access.tokens.source import Source
 from proxy.errors import Reject
 from proxy.exchange import Identity
-from proxy.tokens.claims import Claims
-from proxy.tokens.keys import SigningKeys
-from proxy.tokens.source import Source
 
 #: No header that gets here is longer, and what is longer needs no look.
 LONGEST_TOKEN = 32 << 10

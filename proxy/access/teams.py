@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from proxy.keys import next_version, printable
+from proxy.access.keys import next_version, printable
 from proxy.records.tables import keys, teams
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy import capabilities
+from proxy.access import capabilities
+from proxy.access.grants import ALL, Grants, narrow
 from proxy.errors import Reject
-from proxy.grants import ALL, Grants, narrow
 from proxy.request import violations
 from proxy.request.schemas import CHAT_PARAMETERS
 

@@ -9,14 +9,14 @@ from typing import Any
 import orjson
 
 from proxy import failures
+from proxy.costs.usage import usage_of
 from proxy.exchange import Event, Exchange
 from proxy.fold import another_call
 from proxy.providers.call_ids import ReasoningDetails
 from proxy.providers.chunks import citation, finish_reason
 from proxy.providers.dialects import Dialect
-from proxy.providers.thoughts import Thoughts
+from proxy.providers.dialects.thoughts import Thoughts
 from proxy.providers.translation import Seal
-from proxy.usage import usage_of
 
 _DELTA = ("content", "refusal", "reasoning_content", "function_call", "audio", "annotations")
 _HEAD = ("id", "created", "model", "service_tier", "system_fingerprint")

@@ -152,7 +152,7 @@ class Prices:
 
 def shipped() -> list[Shelf]:
     """Read the table that comes with the package."""
-    text = files("proxy").joinpath("prices.toml").read_text("utf-8")
+    text = files("proxy.costs").joinpath("prices.toml").read_text("utf-8")
     return [
         Shelf(
             vendor,

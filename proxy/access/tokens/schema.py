@@ -7,9 +7,9 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from proxy.access.tokens.source import ALGORITHMS, safe
 from proxy.config.fields import described, texts
 from proxy.secrets import PathField
-from proxy.tokens.source import ALGORITHMS, safe
 
 #: The algorithms that an issuer may use where nothing is said.
 DEFAULT = ("RS256", "PS256", "ES256", "EdDSA")

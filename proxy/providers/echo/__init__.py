@@ -13,7 +13,7 @@ from marshmallow import Schema, fields, validate
 
 from proxy.errors import Reject
 from proxy.exchange import Event, Exchange, Pause, Reply
-from proxy.providers.examples import MOST_CHARACTERS, example
+from proxy.providers.echo.examples import MOST_CHARACTERS, example
 
 _TOKEN = re.compile(r"\s*\S+|\s+")
 

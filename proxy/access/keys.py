@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, case, func, insert, select, update
 
-from proxy.pepper import agreed, settle
+from proxy.access.pepper import agreed, settle
 from proxy.records.database import Database, explained, location
 from proxy.records.tables import LONGEST, keys, retired, versions
 

@@ -11,12 +11,12 @@ from requests import PreparedRequest
 from requests.exceptions import RequestException
 from urllib3 import exceptions as u3
 
-from proxy import framing
-from proxy.adapter import Adapter
 from proxy.errors import Reject, UpstreamError
 from proxy.guardian import CLIENT_GONE, Call
 from proxy.providers.base import Outgoing
 from proxy.settings import Connection, Timeouts
+from proxy.upstreams import framing
+from proxy.upstreams.adapter import Adapter
 
 #: How much is read behind the end of a stream so that its connection can be used again.
 DRAIN_BYTES, DRAIN_S = 65536, 0.05

@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 
 from proxy.errors import Reject
-from proxy.providers import bedrock_turns, claude
+from proxy.providers import claude
+from proxy.providers.bedrock.turns import blocks, said, told
 from proxy.providers.translation import (
     JSON_INSTRUCTION,
     Block,
@@ -49,15 +50,15 @@ def translate(body: dict[str, Any], seal: Seal) -> Translated:
     request, found = made.request, tools(body)
     made.legacy = found.legacy
     if system:
-        request["system"] = [block for text in system for block in bedrock_turns.said(text)]
+        request["system"] = [block for text in system for block in said(text)]
     made.json = _form(made, body, found)
     if made.json:
         request.setdefault("system", []).append({"text": JSON_INSTRUCTION})
     _tools(made, found, body)
     if "toolConfig" not in request:
         # Without tools Converse takes no calls and results in the conversation either.
-        turns = [bedrock_turns.told(turn) for turn in turns]
-    alternating = merged((turn.role, bedrock_turns.blocks(turn)) for turn in turns)
+        turns = [told(turn) for turn in turns]
+    alternating = merged((turn.role, blocks(turn)) for turn in turns)
     request["messages"] = [{"role": role, "content": blocks} for role, blocks in alternating]
     if inference := _inference(body):
         request["inferenceConfig"] = inference

@@ -14,7 +14,7 @@ from proxy.errors import UpstreamError
 from proxy.exchange import Event, Exchange
 from proxy.providers import chunks
 from proxy.providers.chunks import Chunks
-from proxy.providers.gemini_grounding import grounded
+from proxy.providers.gemini.grounding import grounded
 from proxy.providers.translation import Seal
 
 _OVERFLOW = re.compile(r"input token count|exceeds the maximum number of tokens", re.IGNORECASE)

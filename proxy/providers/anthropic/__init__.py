@@ -8,13 +8,13 @@ import orjson
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from proxy.exchange import Exchange
-from proxy.providers.anthropic_answers import AnthropicCall
-from proxy.providers.anthropic_requests import Options, translate
+from proxy.providers.anthropic.answers import AnthropicCall
+from proxy.providers.anthropic.requests import Options, translate
 from proxy.providers.base import Outgoing
 from proxy.providers.openai import HeaderField
 from proxy.providers.translation import Seal
-from proxy.renewal import Credential, CredentialField
-from proxy.sealing import Sealer
+from proxy.upstreams.renewal import Credential, CredentialField
+from proxy.upstreams.sealing import Sealer
 
 _DEFAULTS = Options()
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from proxy import estimates
+from proxy.costs import estimates
 from proxy.errors import ConfigError
 
 #: Texts that are longer, in characters, are estimated: a hostile one can keep the tokenizer busy for long.

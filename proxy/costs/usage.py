@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from proxy import estimates
+from proxy.costs import estimates
 from proxy.exchange import Event, Usage
 
 #: More tokens than any answer can have: a larger number is no count.

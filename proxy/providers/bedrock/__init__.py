@@ -17,11 +17,11 @@ from marshmallow import Schema, fields, validate
 
 from proxy.exchange import Exchange
 from proxy.providers.base import Outgoing
-from proxy.providers.bedrock_answers import BedrockCall, Message
-from proxy.providers.bedrock_requests import LEGAL_ID, OWN, translate
+from proxy.providers.bedrock.answers import BedrockCall, Message
+from proxy.providers.bedrock.requests import LEGAL_ID, OWN, translate
 from proxy.providers.translation import Seal
-from proxy.renewal import Credential, CredentialField, unavailable
-from proxy.sealing import Sealer
+from proxy.upstreams.renewal import Credential, CredentialField, unavailable
+from proxy.upstreams.sealing import Sealer
 
 #: How often credentials that expire are looked at, in seconds; botocore fetches new ones 15 minutes before their end.
 RENEWED_S = 60.0

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from marshmallow import ValidationError, fields
 
-from proxy.outlets import File, Outlet, Stream, Syslog
+from proxy.records.outlets import File, Outlet, Stream, Syslog
 from proxy.secrets import resolve
 
 log = logging.getLogger("lockgate")

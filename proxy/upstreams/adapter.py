@@ -23,9 +23,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager, ProxyManager
 
 from proxy import sockets
-from proxy.framing import Response, Silent
 from proxy.guardian import Call
 from proxy.settings import Connection
+from proxy.upstreams.framing import Response, Silent
 
 # A context variable and not a thread-local: right for threads and for greenlets, whatever was patched when.
 _current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)

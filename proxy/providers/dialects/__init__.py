@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from proxy.providers import dialect_steps as steps
+from proxy.providers.dialects import steps
 
 _SAMPLING = frozenset(("temperature", "top_p", "stop", "presence_penalty", "frequency_penalty", "seed"))
 _TOOLS = frozenset(("tools", "tool_choice"))

@@ -12,14 +12,14 @@ from marshmallow import Schema, fields, validate
 from proxy.exchange import Exchange
 from proxy.providers import call_ids
 from proxy.providers.base import Outgoing
-from proxy.providers.dialect_answers import DialectCall
-from proxy.providers.dialect_requests import fit
 from proxy.providers.dialects import DIALECTS
-from proxy.providers.openai_answers import OpenAICall
+from proxy.providers.dialects.answers import DialectCall
+from proxy.providers.dialects.requests import fit
+from proxy.providers.openai.answers import OpenAICall
 from proxy.providers.translation import Seal
-from proxy.renewal import Credential, CredentialField, printable
-from proxy.sealing import Sealer
 from proxy.secrets import Secret, SecretField
+from proxy.upstreams.renewal import Credential, CredentialField, printable
+from proxy.upstreams.sealing import Sealer
 
 _OWN = re.compile(r"https://([\w-]+\.)?api\.openai\.com(/|$)")
 

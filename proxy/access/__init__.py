@@ -1,0 +1,1 @@
+"""Who may call what: credentials, keys, tokens, teams and their grants."""

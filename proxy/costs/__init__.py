@@ -1,0 +1,1 @@
+"""What an exchange costs: tokens, counted or estimated, and their prices."""
