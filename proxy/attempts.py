@@ -19,7 +19,8 @@ from proxy.providers import base
 from proxy.providers.translation import unsupported
 from proxy.routing import Route, Target, all_open, counts_against
 from proxy.settings import Settings
-from proxy.upstreams.upstream import Answer, beside
+from proxy.upstreams.sending import beside
+from proxy.upstreams.upstream import Answer
 
 log = logging.getLogger("lockgate")
 

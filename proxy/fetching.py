@@ -17,7 +17,8 @@ from proxy.errors import Reject, UpstreamError
 from proxy.providers.base import Outgoing
 from proxy.settings import Timeouts
 from proxy.upstreams import adapter
-from proxy.upstreams.adapter import Adapter, bypasses
+from proxy.upstreams.adapter import Adapter
+from proxy.upstreams.bypass import bypasses
 from proxy.upstreams.upstream import Upstream
 
 if TYPE_CHECKING:

@@ -34,8 +34,10 @@ from proxy.providers.base import Outgoing
 from proxy.settings import Connection, Timeouts
 from proxy.testing import completion
 from proxy.upstreams import adapter
-from proxy.upstreams.adapter import Adapter, bypasses
-from proxy.upstreams.upstream import Answer, beside
+from proxy.upstreams.adapter import Adapter
+from proxy.upstreams.bypass import bypasses
+from proxy.upstreams.sending import beside
+from proxy.upstreams.upstream import Answer
 from proxy.upstreams.upstream import Upstream as Way
 
 SECONDS = 20.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -16,6 +15,7 @@ from proxy.providers.base import Outgoing
 from proxy.settings import Timeouts
 from proxy.testing import answers
 from proxy.testing.result import Result
+from proxy.upstreams.heads import Head
 from proxy.upstreams.upstream import Answer
 
 
@@ -83,27 +83,31 @@ class Upstream:
         body = orjson.loads(outgoing.body)
         script.result.sent.append(body)
         raw = answers.raw(script.answer, orjson.loads(outgoing.body), script.split)
-        return Answer(call, _Body(raw), timeouts, 32 << 20)
+        told = [f"HTTP/1.1 {raw.status} Scripted", *[f"{name}: {value}" for name, value in raw.headers.items()]]
+        return Answer(call, Head("\n".join(told)), _Connection(raw), timeouts, 32 << 20)
 
     def close(self) -> None:
         pass
 
 
-class _Body:
-    """Stands in for urllib3's response, as far as `Answer` reads one."""
+class _Connection:
+    """Stands in for a connection that delivers a scripted body, a piece a read, and then ends."""
+
+    held = b""
 
     def __init__(self, raw: answers.Raw) -> None:
-        self.status = raw.status
-        self.headers = raw.headers
+        self.inlet: Any = self
         self._pieces = filter(None, raw.body)
         self._cut = raw.cut
-        self._original_response = SimpleNamespace(fp=None)  # no bytes of HTTP to read: they come by `read1`
 
-    def read1(self, amount: int, decode_content: bool) -> bytes:
+    def read(self) -> bytes:
         piece = next(self._pieces, b"")
         if not piece and self._cut:
             raise ProtocolError("cut by the script")
         return piece
+
+    def release(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

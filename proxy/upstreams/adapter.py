@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextvars
 import http.client
-import ipaddress
 import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
@@ -21,11 +19,13 @@ from urllib3 import exceptions as u3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager, ProxyManager
+from urllib3.util.url import parse_url
 
 from proxy import sockets
 from proxy.guardian import Call
 from proxy.settings import Connection
-from proxy.upstreams.framing import Response, Silent
+from proxy.upstreams.bypass import bypasses
+from proxy.upstreams.heads import Inlet
 
 # A context variable and not a thread-local: right for threads and for greenlets, whatever was patched when.
 _current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
@@ -48,13 +48,12 @@ def _announce(sock: sockets.GuardedSocket) -> None:
 
 
 class _Guarded:
-    """A connection whose sockets are known to the guardian from before they connect."""
+    """A connection whose sockets are known to the guardian from before they connect. `call` is what it serves."""
 
-    response_class: Any = Response
     idle_since = 0.0
-    reused = False
     call: Call | None = None
-    _parts: list[bytes] | None = None
+    inlet: Inlet
+    pool: Any
 
     def connect(self) -> None:
         try:
@@ -63,54 +62,13 @@ class _Guarded:
             if self._tunnel_host is None:  # type: ignore[attr-defined]
                 raise
             raise u3.ProxyError("the tunnel was cut", error) from error
+
+    def release(self) -> None:
+        """Take the connection back from its call, whose answer has been read to its end."""
         if self.call is not None:
-            self.sock.settimeout(None)  # type: ignore[attr-defined]
-            self.call.connected()
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send head and body of a guarded call at once: `http.client` makes two packets of them."""
-        if self.call is None:
-            super().request(*args, **kwargs)  # type: ignore[misc]
-            return
-        parts: list[bytes] = []
-        self._parts = parts
-        try:
-            super().request(*args, **kwargs)  # type: ignore[misc]
-        finally:
-            self._parts = None
-        self.send(b"".join(parts))
-
-    def putheader(self, header: Any, *values: Any) -> None:
-        # What `http.client` checks by two patterns for each header, one test tells: nothing in it ends the line.
-        # Its own `Host` is bytes where the port is the scheme's, or the target is absolute.
-        if self._parts is not None and len(values) == 1 and isinstance(values[0], str):
-            line = f"{header}: {values[0]}"
-            if line.isascii() and line.isprintable():
-                self._buffer.append(line.encode())  # type: ignore[attr-defined]
-                return
-        super().putheader(header, *values)  # type: ignore[misc]
-
-    def send(self, data: Any) -> None:
-        if self._parts is not None:
-            self._parts.append(data)
-        else:
-            super().send(data)  # type: ignore[misc]
-
-    @property
-    def timeout(self) -> float | None:
-        # A call's deadlines are the guardian's, once there is a connection: setting a socket's costs system calls.
-        return None if self.call is not None and self.sock is not None else self._timeout  # type: ignore[attr-defined]
-
-    @timeout.setter
-    def timeout(self, timeout_s: float | None) -> None:
-        self._timeout = timeout_s
-
-    def getresponse(self) -> Any:
-        try:
-            return super().getresponse()  # type: ignore[misc]
-        except Silent as error:
-            error.reused = self.reused
-            raise
+            self.call.detach()
+            self.call = None
+        self.pool._put_conn(self)
 
     def _tunnel(self) -> None:
         try:
@@ -140,45 +98,49 @@ class _HTTPSConnection(_Guarded, HTTPSConnection):
     pass
 
 
-class _Lent:
-    """A pool that tells the guardian which connection serves which call."""
+class _Fresh:
+    """A pool that hands out no connection that was idle for long, or has received what nobody asked for."""
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         conn = super()._get_conn(timeout)  # type: ignore[misc]
-        conn.call = call = _current.get()
-        conn.reused = False
         if conn.sock is not None:
             # Bytes that TLS has decrypted already do not make the socket readable: urllib3 overlooks them.
             pending = getattr(conn.sock, "pending", None)
             if time.monotonic() - conn.idle_since > IDLE_S or (pending is not None and pending()):
                 conn.close()
-            else:
-                conn.reused = True
-                if call is not None:
-                    # TLS within a proxy's TLS is no socket, but has one.
-                    call.attach(getattr(conn.sock, "socket", conn.sock))
-                    call.connected()
         return conn
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None:
-            if conn.call is not None:
-                conn.call.detach()
-                conn.call = None
             conn.idle_since = time.monotonic()
         super()._put_conn(conn)  # type: ignore[misc]
 
 
-class _HTTPPool(_Lent, HTTPConnectionPool):
+class _HTTPPool(_Fresh, HTTPConnectionPool):
     ConnectionCls = _HTTPConnection
 
 
-class _HTTPSPool(_Lent, HTTPSConnectionPool):
+class _HTTPSPool(_Fresh, HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where requests go: the pool of its connections, and what they say of it.
+
+    `host` is the value of their `Host`. To a proxy that does not tunnel they say `absolute` before their path, and
+    `headers` (lines) for the proxy itself.
+    """
+
+    pool: Any
+    host: str
+    tunnelled: bool = False
+    absolute: str = ""
+    headers: tuple[str, ...] = ()
+
+
 class Adapter(HTTPAdapter):
-    """requests' adapter with one TLS context, one proxy and guarded connections; for any session, or for `guarded`.
+    """requests' adapter with one TLS context, one proxy and guarded connections; for any session, or for `lend`.
 
     `requests` alone would parse the CA bundle again for each new connection: 17.6 ms against 1.2 ms.
     """
@@ -189,22 +151,59 @@ class Adapter(HTTPAdapter):
         self._inherited: Any = None
         super().__init__(pool_connections=POOLS, pool_maxsize=connection.pool_size)
 
-    def guarded(self, call: Call, request: PreparedRequest, connect_s: float) -> Any:
-        """Send a request under the eyes of the call's guardian and return urllib3's response, its body unread.
+    def origin(self, url: str) -> Origin:
+        """Return what requests to a URL need to know of its scheme, host and port."""
+        if self._pid != os.getpid():
+            # A fork: the connections and whatever locks were held belong to the parent, and stay untouched for that.
+            self._inherited = (self._inherited, self._origins, self.poolmanager, self._proxied)
+            self.init_poolmanager(POOLS, self._connection.pool_size)
+        end = url.find("/", 8)
+        base = url if end == -1 else url[:end]
+        return self._origins.get(base) or self._new_origin(base)
 
-        Raises what `send` raises.
+    def lend(self, call: Call, origin: Origin, connect_s: float, new: bool = False) -> Any:
+        """Return a connection for one request of `call`, its socket known to the guardian; `new`: not a pooled one.
+
+        Whoever reads the answer to its end gives it back with `release`, and closes it otherwise. Raises urllib3's
+        `HTTPError` and `OSError`.
         """
-        token = _current.set(call)
+        conn = origin.pool._new_conn() if new else origin.pool._get_conn()
+        conn.call = call
+        if conn.sock is None:
+            self._connect(conn, origin, connect_s)
+        else:
+            conn.inlet.reused = True
+            # TLS within a proxy's TLS is no socket, but has one.
+            call.attach(getattr(conn.sock, "socket", conn.sock))
+        call.connected()
+        return conn
+
+    def _connect(self, conn: Any, origin: Origin, connect_s: float) -> None:
+        conn.pool = origin.pool
+        conn.timeout = connect_s + GRACE_S
+        token = _current.set(conn.call)
         try:
-            return self.send(request, stream=True, timeout=(connect_s + GRACE_S, None))
+            if origin.tunnelled:
+                origin.pool._prepare_proxy(conn)
+            else:
+                conn.connect()
+            # From now on the guardian's deadlines are the call's only ones.
+            conn.sock.settimeout(None)
+        except (OSError, u3.HTTPError) as error:
+            short_of_proxy = conn.proxy is not None and not conn.has_connected_to_proxy
+            conn.close()
+            if short_of_proxy:
+                raise u3.ProxyError("the proxy was not reached", error) from error
+            raise
         finally:
             _current.reset(token)
+        conn.inlet = Inlet(conn.sock)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
         """Make the pool managers; `requests` calls it."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._pools: dict[str, Any] = {}
+        self._origins: dict[str, Origin] = {}
         self._proxied: ProxyManager | None = None
         common: dict[str, Any] = {"num_pools": connections, "maxsize": maxsize, "block": block}
         self.poolmanager = PoolManager(**common)
@@ -217,53 +216,51 @@ class Adapter(HTTPAdapter):
             if manager is not None:
                 manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
 
-    def build_response(self, req: PreparedRequest, resp: Any) -> Any:
-        """Return a guarded call's response as it is; a session's gets requests' cookies and wrapping."""
-        return super().build_response(req, resp) if _current.get() is None else resp
-
     def get_connection_with_tls_context(
         self, request: PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
     ) -> Any:
         """Return the pool for the request's origin; the TLS settings are the adapter's own."""
-        if self._pid != os.getpid():
-            # A fork: the connections and whatever locks were held belong to the parent, and stay untouched for that.
-            self._inherited = (self._inherited, self._pools, self.poolmanager, self._proxied)
-            self.init_poolmanager(POOLS, self._connection.pool_size)
-        origin = _origin(str(request.url))
-        return self._pools.get(origin) or self._pool(origin)
+        return self.origin(str(request.url)).pool
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave the pool's TLS context alone."""
 
     def request_url(self, request: PreparedRequest, proxies: Any) -> str:
         """Return the request target: absolute for plain HTTP through a proxy."""
-        if self._proxied is not None and str(request.url).startswith("http:"):
-            if self.get_connection_with_tls_context(request, None).proxy is not None:
-                return str(urldefragauth(str(request.url)))
-        return request.path_url
+        url = str(request.url)
+        return str(urldefragauth(url)) if self.origin(url).absolute else request.path_url
 
     def close(self) -> None:
         """Close the pooled connections."""
-        for pool in list(self._pools.values()):
-            pool.close()
-        self._pools.clear()
+        for origin in list(self._origins.values()):
+            origin.pool.close()
+        self._origins.clear()
         self.poolmanager.clear()
         if self._proxied is not None:
             self._proxied.clear()
 
-    def _pool(self, origin: str) -> Any:
-        parts = urlsplit(origin)
-        host = parts.hostname or ""
-        manager = (
-            self.poolmanager if self._proxied is None or bypasses(host, self._connection.no_proxy) else self._proxied
-        )
+    def _new_origin(self, base: str) -> Origin:
+        parts = parse_url(base)
+        scheme, host, port = parts.scheme or "", parts.host or "", parts.port
+        bare = host.strip("[]")
+        proxied = self._proxied is not None and not bypasses(bare, self._connection.no_proxy)
+        manager: Any = self._proxied if proxied else self.poolmanager
         with self._lock:
-            extra = {"ssl_context": self._tls()} if parts.scheme == "https" else {}
-            if len(self._pools) >= POOLS:
-                self._pools.clear()
-            pool = manager.connection_from_host(host, port=parts.port, scheme=parts.scheme, pool_kwargs=extra)
-            self._pools[origin] = pool
-        return pool
+            extra = {"ssl_context": self._tls()} if scheme == "https" else {}
+            if len(self._origins) >= POOLS:
+                self._origins.clear()
+            pool = manager.connection_from_host(bare, port=port, scheme=scheme, pool_kwargs=extra)
+            usual = (_HTTPSConnection if scheme == "https" else _HTTPConnection).default_port
+            said = host if port in (None, usual) else f"{host}:{port}"
+            if not proxied:
+                origin = Origin(pool, said)
+            elif scheme == "https":
+                origin = Origin(pool, said, tunnelled=True)
+            else:
+                own = tuple(f"{name}: {value}" for name, value in manager.proxy_headers.items())
+                origin = Origin(pool, said, absolute=f"{scheme}://{said}", headers=own)
+            self._origins[base] = origin
+        return origin
 
     def _tls(self) -> ssl.SSLContext:
         if self._context is None:
@@ -273,23 +270,3 @@ class Adapter(HTTPAdapter):
             except OSError as error:
                 raise u3.SSLError(error) from error
         return self._context
-
-
-def _origin(url: str) -> str:
-    end = url.find("/", 8)
-    return url if end == -1 else url[:end]
-
-
-def bypasses(host: str, rules: Iterable[str]) -> bool:
-    """Return whether a host is reached without the proxy: by name, domain, address, network, or `*`."""
-    return any(_matches(host.rstrip(".").lower(), rule.strip("[]").lower()) for rule in rules)
-
-
-def _matches(host: str, rule: str) -> bool:
-    if rule == "*":
-        return True
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
-    except ValueError:
-        name = rule.removeprefix("*").lstrip(".")
-        return host == name or host.endswith("." + name)

@@ -1,148 +1,85 @@
-"""How an upstream's answer is read off its connection: its head, and its body as it arrives."""
+"""How the body of an upstream's answer is read off its connection as it arrives."""
 
 from __future__ import annotations
 
-import http.client
 import io
 import re
-from typing import Any
+from typing import Any, Protocol
 
+from urllib3 import HTTPResponse
 from urllib3.exceptions import ProtocolError
 
-#: The most that one read takes from the connection.
-READ_BYTES = 65536
+from proxy.upstreams.heads import READ_BYTES, Head, Inlet
+
 #: The longest line of a chunk's size, with its extensions, or of all trailers together.
 LINE_BYTES = 16384
-#: The longest line of a head, and the most lines in one.
-HEADER_BYTES, HEADERS = 65536, 100
 
-#: The name of a header (RFC 9110, 5.1).
-NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;|\Z)")
 
 
-class Silent(http.client.RemoteDisconnected):
-    """The connection ended before the first byte of an answer; `reused` tells whether it had served before."""
+class Carrier(Protocol):
+    """A connection that a body comes over."""
 
-    reused = False
+    inlet: Inlet
 
+    def release(self) -> None:
+        """Take the connection back: it can serve another call."""
 
-class Response(http.client.HTTPResponse):
-    """`http.client`'s response with a head that is read faster: its own goes through the parser for e-mails."""
-
-    def begin(self) -> None:
-        """Read the head; called again it does nothing."""
-        if self.headers is not None:
-            return
-        # Later nobody could tell whether half a status line had come. It is the read that follows anyhow.
-        try:
-            begun = self.fp.peek(1)
-        except ConnectionError as error:
-            raise Silent("reset") from error
-        if not begun:
-            raise Silent("closed")
-        version, status, reason = self._read_status()
-        self.code = self.status = status
-        self.reason = reason.strip()
-        self.version = 10 if version == "HTTP/1.0" else 11
-        self.headers = self.msg = _headers(self.fp)
-        coding = (self.headers.get("transfer-encoding") or "").lower()
-        self.chunked = coding == "chunked"
-        self.chunk_left = None
-        self.length = None
-        length = self.headers.get("content-length")
-        # Where two may read the head in two ways, nobody knows where the body ends: no other answer comes after it.
-        doubtful = bool(self.headers.defects) or bool(coding) and not (self.chunked and length is None)
-        self.will_close = doubtful or self._check_close()
-        if status in (204, 304):
-            self.length = 0
-        elif length is not None and not self.chunked and length.isdecimal() and len(length) < 20:
-            self.length = int(length)
-        elif not self.chunked:
-            self.will_close = True
-
-    def _read_status(self) -> tuple[str, int, str]:
-        # http.client takes 103 for the answer, and then the answer for that of the connection's next request.
-        while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not version.startswith("HTTP/1."):
-                raise http.client.UnknownProtocol(version)
-            if status == 101:
-                raise http.client.BadStatusLine("101 without having been asked to switch")
-            if not 100 <= status < 200:
-                return version, status, reason
-            _headers(self.fp)
-
-
-def _headers(fp: Any) -> http.client.HTTPMessage:
-    lines: list[bytes] = []
-    while (line := fp.readline(HEADER_BYTES + 1)) not in (b"\r\n", b"\n"):
-        if not line:
-            raise http.client.RemoteDisconnected("the head was cut")
-        if len(line) > HEADER_BYTES or len(lines) == HEADERS:
-            raise http.client.HTTPException("the head is too large")
-        lines.append(line)
-    headers = http.client.HTTPMessage()
-    for line in lines:
-        name, _, value = line.decode("iso-8859-1").partition(":")
-        if not NAME.fullmatch(name):
-            # Folded lines, which nobody may send any more, and worse.
-            return http.client.parse_headers(io.BytesIO(b"".join(lines) + b"\r\n"))
-        headers[name] = value.strip(" \t\r\n")
-    return headers
+    def close(self) -> None:
+        """Close the connection."""
 
 
 class Body:
-    """The body of a urllib3 response, decoded, read as it arrives; `ended` says that all of it has been read.
+    """The body of an answer, which goes on until the connection ends; `ended` says that all of it has been read.
 
-    The connection goes back to its pool at the end. Raises what urllib3 raises.
+    At the end the connection is released, or closed where no other answer can come over it. Raises `ProtocolError`
+    where the body is cut or malformed, `OSError` where the connection fails.
     """
 
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
+    def __init__(self, carrier: Carrier, closes: bool = True) -> None:
+        self._carrier = carrier
+        self._read = carrier.inlet.read
+        self._closes = closes
         self.ended = False
 
     def read(self) -> bytes:
         """Return the next bytes as soon as there are any, `b""` at the end."""
-        # read1: the only reader that is immediate on close-delimited and compressed bodies alike.
-        data: bytes = self._raw.read1(READ_BYTES, decode_content=True)
+        data = b"" if self.ended else self._read()
         if not data:
-            self.ended = True
+            self._end()
         return data
 
-    def _free(self) -> None:
-        """Give the connection back to its pool: the body has been read."""
-        self.ended = True
-        self._raw._original_response.close()
-        self._raw.release_conn()
-
-    def _drop(self) -> None:
-        """Close the connection: something follows the body that nobody asked for, and no other answer begins so."""
-        self.ended = True
-        self._raw.close()
+    def _end(self, rest: bytes = b"") -> None:
+        """End the body; `rest` is what has come behind it that nobody asked for: no other answer begins so."""
+        if not self.ended:
+            self.ended = True
+            if rest or self._closes or self._carrier.inlet.held:
+                self._carrier.close()
+            else:
+                self._carrier.release()
 
 
 class Sized(Body):
     """A body whose length was said before it: the last of it ends it, without another read."""
 
-    def __init__(self, raw: Any, size_bytes: int) -> None:
-        super().__init__(raw)
-        self._fp = raw._original_response.fp
+    def __init__(self, carrier: Carrier, closes: bool, size_bytes: int) -> None:
+        super().__init__(carrier, closes)
         self._left = size_bytes
+        if not size_bytes:
+            self._end()
 
     def read(self) -> bytes:
         """Return the next bytes as soon as there are any, `b""` at the end."""
         if self.ended:
             return b""
-        data: bytes = self._fp.read1(READ_BYTES)
+        data = self._read()
         if not data:
             raise ProtocolError("the body was cut")
         self._left -= len(data)
-        if self._left < 0:
-            data = data[: self._left]
-            self._drop()
-        elif not self._left:
-            self._free()
+        if self._left <= 0:
+            end = len(data) + self._left
+            self._end(data[end:])
+            return data[:end]
         return data
 
 
@@ -153,9 +90,8 @@ class Chunked(Body):
     chunk for each event: most of what a burst of events costs.
     """
 
-    def __init__(self, raw: Any) -> None:
-        super().__init__(raw)
-        self._fp = raw._original_response.fp
+    def __init__(self, carrier: Carrier, closes: bool) -> None:
+        super().__init__(carrier, closes)
         self._rest = b""
         self._left = 0  # bytes of the chunk that have not arrived, the line end behind it included
         self._trailers = False
@@ -166,7 +102,7 @@ class Chunked(Body):
         while not self.ended:
             if self._broken is not None:
                 raise self._broken
-            arrived = self._fp.read1(READ_BYTES)
+            arrived = self._read()
             if not arrived:
                 raise ProtocolError("the body was cut")
             parts: list[bytes] = []
@@ -231,17 +167,50 @@ class Chunked(Body):
             if end < 4:
                 return
         self._rest = b""
-        if end == len(rest):
-            self._free()
-        else:
-            self._drop()
+        self._end(rest[end:])
 
 
-def body(raw: Any) -> Body:
-    """Return the reader for the body of a urllib3 response."""
-    if raw.headers.get("content-encoding", "identity").lower() == "identity" and raw._original_response.fp is not None:
-        if raw.chunked:
-            return Chunked(raw)
-        if raw.length_remaining:
-            return Sized(raw, raw.length_remaining)
-    return Body(raw)
+class Decoded:
+    """A body that is compressed although nobody asked for that, decoded by urllib3 as it arrives."""
+
+    def __init__(self, body: Body, coding: str) -> None:
+        self._body = body
+        file = io.BufferedReader(_File(body), READ_BYTES)
+        self._decoder = HTTPResponse(file, {"content-encoding": coding}, preload_content=False)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of the body has been read."""
+        return self._body.ended
+
+    def read(self) -> bytes:
+        """Return the next bytes as soon as there are any, `b""` at the end. Raises urllib3's `HTTPError`."""
+        data: bytes = self._decoder.read1(READ_BYTES, decode_content=True)
+        return data
+
+
+class _File(io.RawIOBase):
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._rest or self._body.read()
+        taken = min(len(data), len(buffer))
+        buffer[:taken], self._rest = data[:taken], data[taken:]
+        return taken
+
+
+def body(head: Head, carrier: Carrier) -> Body | Decoded:
+    """Return the reader for the body behind a head that has come over `carrier`."""
+    if head.chunked:
+        found: Body = Chunked(carrier, head.closes)
+    elif head.length is not None:
+        found = Sized(carrier, head.closes, head.length)
+    else:
+        found = Body(carrier)
+    coding = head.headers.get("content-encoding", "identity").lower()
+    return found if coding == "identity" else Decoded(found, coding)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from requests import PreparedRequest
-from requests.exceptions import RequestException
 from urllib3 import exceptions as u3
 
-from proxy.errors import Reject, UpstreamError
+from proxy.errors import UpstreamError
 from proxy.guardian import CLIENT_GONE, Call
 from proxy.providers.base import Outgoing
 from proxy.settings import Connection, Timeouts
-from proxy.upstreams import framing
+from proxy.upstreams import framing, sending
 from proxy.upstreams.adapter import Adapter
+from proxy.upstreams.heads import Head, Silent
 
 #: How much is read behind the end of a stream so that its connection can be used again.
 DRAIN_BYTES, DRAIN_S = 65536, 0.05
 
 #: What a connection can fail with.
-_FAILURES = (RequestException, u3.HTTPError, OSError)
+_FAILURES = (u3.HTTPError, OSError)
 
 
 class Upstream:
@@ -39,27 +39,16 @@ class Upstream:
 
         Raises `UpstreamError` with a code of its own for each way in which that can fail.
         """
-        request = PreparedRequest()
-        request.method, request.url, request.body = outgoing.method, outgoing.url, outgoing.body
-        # A plain dict: requests and urllib3 only read it, and its own makes each name lower-case first.
-        request.headers = {  # type: ignore[assignment]
-            "User-Agent": "lockgate",
-            # A stream that is compressed is a stream that is buffered somewhere.
-            "Accept-Encoding": "identity",
-            **outgoing.headers,
-            "Content-Length": str(len(outgoing.body)),
-        }
-        request.hooks = {}
         call.arm("connect", timeouts.connect, timeouts.total)
         call.first_byte_s = timeouts.first_byte
         call.wait()
         try:
-            raw = self._sent(call, request, timeouts)
+            head, conn = self._sent(call, outgoing, timeouts)
         except _FAILURES as error:
             raise _failure(call, error) from None
         finally:
             call.woke()
-        answer = Answer(call, raw, timeouts, self._max_bytes)
+        answer = Answer(call, head, conn, timeouts, self._max_bytes)
         if answer.status == 407:
             answer.close()
             raise UpstreamError(502, *_PROXY)
@@ -69,28 +58,49 @@ class Upstream:
         """Close the pooled connections."""
         self._adapter.close()
 
-    def _sent(self, call: Call, request: PreparedRequest, timeouts: Timeouts) -> Any:
+    def _sent(self, call: Call, outgoing: Outgoing, timeouts: Timeouts) -> tuple[Head, Any]:
         try:
-            return self._adapter.guarded(call, request, timeouts.connect)
-        except _FAILURES as error:
-            if not self._replays or call.why is not None or not _is_stale(error):
+            return self._once(call, outgoing, timeouts)
+        except Silent as silent:
+            if not self._replays or call.why is not None or not silent.reused:
                 raise
-        # The pool has dropped the connection, and finds by itself which others were closed with it.
+        # Others may have been closed with it.
         call.arm("connect", timeouts.connect)
-        return self._adapter.guarded(call, request, timeouts.connect)
+        return self._once(call, outgoing, timeouts, new=True)
+
+    def _once(self, call: Call, outgoing: Outgoing, timeouts: Timeouts, new: bool = False) -> tuple[Head, Any]:
+        """Send the request over one connection and return the head of the answer, and the connection."""
+        origin = self._adapter.origin(outgoing.url)
+        request = sending.request(outgoing, origin)
+        try:
+            conn = self._adapter.lend(call, origin, timeouts.connect, new)
+        except ssl.SSLError as error:
+            raise u3.SSLError(error) from error
+        try:
+            # A server may answer before it has read all, and close: what it said can still be read.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                conn.sock.sendall(request)
+            return conn.inlet.head(), conn
+        except BaseException as error:
+            conn.close()
+            if isinstance(error, ssl.SSLError):
+                raise u3.SSLError(error) from error
+            raise
 
 
 class Answer:
     """What an upstream answers: `status`, `headers`, and a body that is read as it arrives."""
 
-    def __init__(self, call: Call, raw: Any, timeouts: Timeouts, max_bytes: int) -> None:
-        self.status: int = raw.status
+    def __init__(self, call: Call, head: Head, conn: Any, timeouts: Timeouts, max_bytes: int) -> None:
+        self.status = head.status
+        #: By lower-case name.
+        self.headers = head.headers
         self._call = call
-        self._raw = raw
+        self._conn = conn
         self._timeouts = timeouts
         self._max_bytes = self._left = max_bytes
         self._begun = False
-        self._body = framing.body(raw)
+        self._body = framing.body(head, conn)
 
     @property
     def ended(self) -> bool:
@@ -103,15 +113,9 @@ class Answer:
         return self._max_bytes - self._left
 
     @property
-    def headers(self) -> dict[str, str]:
-        """The headers by lower-case name."""
-        return {name.lower(): value for name, value in self._raw.headers.items()}
-
-    @property
     def is_json(self) -> bool:
         """Whether the body says that it is JSON, and so no stream."""
-        kind: str = self._raw.headers.get("content-type", "")
-        return kind.startswith("application/json")
+        return self.headers.get("content-type", "").startswith("application/json")
 
     def read(self) -> bytes:
         """Return the next bytes of the body as soon as there are any, `b""` at its end.
@@ -174,26 +178,7 @@ class Answer:
             self._call.drop()
         self._call.detach()
         if not self.ended:
-            self._raw.close()
-
-
-def beside(own: dict[str, str], added: dict[str, str]) -> dict[str, str]:
-    """Return a provider's headers with those that plugins add, which replace none of them and none of the core's.
-
-    Raises `Reject` where what is added is no header.
-    """
-    taken = {name.lower() for name in own} | _CORE
-    for name, value in added.items():
-        if not framing.NAME.fullmatch(name) or not (value.isascii() and value.isprintable()):
-            raise Reject(500, "plugin_error", "A plugin of the gateway has made a header that is none.")
-    return {name: value for name, value in added.items() if name.lower() not in taken} | own
-
-
-#: What says where a request ends and how its answer comes is the core's to say.
-_CORE = frozenset(
-    {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect"}
-    | {"accept-encoding", "user-agent", "proxy-authorization", "proxy-connection"}
-)
+            self._conn.close()
 
 
 def given_up(call: Call) -> UpstreamError:
@@ -235,17 +220,13 @@ def _failure(call: Call, error: BaseException) -> UpstreamError:
     for kind, code, message in _CAUSES:
         if any(isinstance(cause, kind) for cause in causes):
             return UpstreamError(502, code, message, same_target=again)
-    if any(isinstance(cause, u3.TimeoutError) for cause in causes):
+    if any(isinstance(cause, (u3.TimeoutError, TimeoutError)) for cause in causes):
         return _late(call.phase)
     return UpstreamError(502, "upstream_connection_lost", "The connection to the upstream was lost.", same_target=again)
 
 
-def _is_stale(error: BaseException) -> bool:
-    return any(isinstance(cause, framing.Silent) and cause.reused for cause in _causes(error))
-
-
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all that led to it, as requests and urllib3 wrap them."""
+    """Yield an exception and all that led to it, as urllib3 wraps them."""
     causes = [error]
     for cause in causes:
         yield cause

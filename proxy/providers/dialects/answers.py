@@ -15,7 +15,7 @@ from proxy.fold import Fold
 from proxy.providers.base import Outgoing
 from proxy.providers.dialects import Dialect
 from proxy.providers.dialects.repair import Repair
-from proxy.providers.openai.answers import OpenAICall, whole
+from proxy.providers.openai_answers import OpenAICall, whole
 from proxy.providers.translation import Seal
 
 

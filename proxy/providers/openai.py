@@ -15,7 +15,7 @@ from proxy.providers.base import Outgoing
 from proxy.providers.dialects import DIALECTS
 from proxy.providers.dialects.answers import DialectCall
 from proxy.providers.dialects.requests import fit
-from proxy.providers.openai.answers import OpenAICall
+from proxy.providers.openai_answers import OpenAICall
 from proxy.providers.translation import Seal
 from proxy.secrets import Secret, SecretField
 from proxy.upstreams.renewal import Credential, CredentialField, printable
