@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import random
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -180,7 +180,7 @@ class _Body:
 def _id(gateway: Gateway) -> str:
     """Return the request's id: nginx's, where it sets one, else one of our own."""
     id: str = request.environ.get("HTTP_X_REQUEST_ID", "") if gateway.settings.server.proxied else ""
-    return id if REQUEST_ID.fullmatch(id) else f"req_{os.urandom(16).hex()}"
+    return id if REQUEST_ID.fullmatch(id) else f"req_{random.getrandbits(128):032x}"
 
 
 def _run() -> Run:

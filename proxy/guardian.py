@@ -182,6 +182,17 @@ class Call:
                     self._upstream.shut()
 
 
+class _Client:
+    """A client's connection, known for as long as it is open: `call` is its exchange of the moment."""
+
+    __slots__ = ("call", "gone", "socket")
+
+    def __init__(self, socket: Any) -> None:
+        self.socket = socket
+        self.call: Call | None = None
+        self.gone = False
+
+
 class Guardian:
     """Watches the calls of one worker. Make it after the fork; `stop` ends its thread."""
 
@@ -192,7 +203,7 @@ class Guardian:
         self._epoll = native("select", "epoll")()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wakeup, select.EPOLLIN)
-        self._calls: dict[int, Call] = {}
+        self._clients: dict[int, _Client] = {}
         self._heap: list[tuple[float, int, Call]] = []
         self._count = itertools.count()
         self._asleep_until = NEVER
@@ -207,18 +218,30 @@ class Guardian:
         if client is not None:
             with self._lock:
                 call.fd = fd = client.fileno()
-                self._calls[fd] = call
-                # A half-close counts as gone: no client of this API sends one and still wants its answer.
-                self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+                known = self._clients.get(fd)
+                if known is None or known.socket is not client:
+                    known = self._clients[fd] = _Client(client)
+                    self._register(fd)
+                known.call = call
+            if known.gone:
+                call.end(CLIENT_GONE)
         return call
+
+    def _register(self, fd: int) -> None:
+        # Once for all exchanges of a connection: it is told once, and the kernel forgets it when it is closed.
+        # A half-close counts as gone: no client of this API sends one and still wants its answer.
+        events = select.EPOLLRDHUP | select.EPOLLET
+        try:
+            self._epoll.register(fd, events)
+        except FileExistsError:  # by another object for the same connection
+            self._epoll.modify(fd, events)
 
     def forget(self, call: Call) -> None:
         """Stop watching the client of `call`."""
         with self._lock:
-            if self._calls.get(call.fd) is call:
-                del self._calls[call.fd]
-                with contextlib.suppress(OSError):  # the server has closed the client's socket already
-                    self._epoll.unregister(call.fd)
+            known = self._clients.get(call.fd)
+            if known is not None and known.call is call:
+                known.call = None
 
     def schedule(self, call: Call, when: float) -> None:
         """Look at `call` at `when` (monotonic seconds) at the latest."""
@@ -264,17 +287,14 @@ class Guardian:
 
     def _client_event(self, fd: int) -> None:
         with self._lock:
-            call = self._calls.get(fd)
-            # The event may be of an earlier exchange on a descriptor that has come back: ask the socket itself.
-            if call is None or not _ready(call.client, select.POLLRDHUP):
-                if call is not None:
-                    with contextlib.suppress(OSError):
-                        self._epoll.modify(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+            known = self._clients.get(fd)
+            # The event may be of an earlier connection whose descriptor has come back: ask the socket itself.
+            if known is None or not _ready(known.socket, select.POLLRDHUP):
                 return
-            del self._calls[fd]
-            with contextlib.suppress(OSError):
-                self._epoll.unregister(fd)
-        call.end(CLIENT_GONE)
+            known.gone = True
+            call = known.call
+        if call is not None:
+            call.end(CLIENT_GONE)
 
     def _check_due(self, now: float) -> None:
         while True:

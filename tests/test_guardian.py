@@ -246,8 +246,29 @@ def test_nothing_is_kept_of_calls_that_are_over(guardian: Guardian) -> None:
     last = guardian.watch(None)
     last.arm("idle", 0.05)
     blocked(last)
-    assert guardian._calls == {}
+    assert not any(known.call for known in guardian._clients.values())
+    assert len(guardian._clients) <= 1
     assert len(guardian._heap) <= 1
+
+
+def test_the_calls_of_one_connection_are_told_apart(guardian: Guardian, pair: Pair) -> None:
+    client, server = pair
+    first = guardian.watch(server)
+    first.close()
+    second = guardian.watch(server)
+    client.close()
+    blocked(second)
+    assert (first.why, second.why) == (None, "client_gone")
+
+
+def test_a_client_that_left_between_two_calls_is_gone_at_once(guardian: Guardian, pair: Pair) -> None:
+    client, server = pair
+    guardian.watch(server).close()
+    client.close()
+    late = guardian.watch(server)
+    blocked(late)
+    assert late.why == "client_gone"
+    assert guardian.watch(server).why == "client_gone"
 
 
 def test_the_guardian_is_a_native_thread_under_gevent() -> None:
