@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import secrets
 import string
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, case, func, insert, select, update
 
+from proxy import mac
 from proxy.access.pepper import agreed, settle
 from proxy.records.database import Database, explained, location
 from proxy.records.tables import LONGEST, keys, retired, versions
@@ -68,7 +68,7 @@ def digest(pepper: bytes, key: str) -> bytes:
 
     A fast digest is right here: a key is 256 random bits, which nobody finds by trying, unlike a password.
     """
-    return hmac.digest(pepper, key.encode("utf-8", "surrogatepass"), "sha256")
+    return mac.digest(pepper, key.encode("utf-8", "surrogatepass"))
 
 
 def printable(**texts: str | None) -> None:

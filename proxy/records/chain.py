@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from proxy import mac
+
 #: Half of SHA-256, which RFC 2104 (section 5) allows, in hexadecimal.
 MAC_LENGTH = 32
 _MAC = b',"mac":"'
@@ -22,14 +24,14 @@ ADDED = len(b'"seq":,') + 19 + _SEAL - len(b"}\n")
 
 def seed(key: bytes, name: str) -> bytes:
     """Return what stands before the first line of the file called `name`: no file passes for another one."""
-    return hexlify(hmac.digest(key, b"lockgate journal file " + name.encode(), "sha256"))[:MAC_LENGTH]
+    return hexlify(mac.digest(key, b"lockgate journal file " + name.encode()))[:MAC_LENGTH]
 
 
 def sealed(key: bytes, before: bytes, seq: int, line: bytes) -> tuple[bytes, bytes]:
     """Return a line of JSON (an object, with its line feed) numbered and chained to `before`, and its own MAC."""
     body = b'{"seq":%d,%b' % (seq, line[1:-2])
-    mac = hexlify(hmac.digest(key, before + body, "sha256"))[:MAC_LENGTH]
-    return b'%b,"mac":"%b"}\n' % (body, mac), mac
+    seal = hexlify(mac.digest(key, before + body))[:MAC_LENGTH]
+    return b'%b,"mac":"%b"}\n' % (body, seal), seal
 
 
 @dataclass(slots=True)
@@ -56,11 +58,11 @@ def links(path: Path, key: bytes) -> Iterator[Link]:
             if not raw.endswith(b"\n"):
                 return
             body, ending = raw[:-_SEAL], raw[-_SEAL:]
-            mac = ending[len(_MAC) : -3]
-            right = hexlify(hmac.digest(key, before + body, "sha256"))[:MAC_LENGTH]
+            said = ending[len(_MAC) : -3]
+            right = hexlify(mac.digest(key, before + body))[:MAC_LENGTH]
             follows = hmac.compare_digest(b'%b%b"}\n' % (_MAC, right), ending)
-            yield Link(raw, _parsed(raw), mac, follows)
-            before = mac
+            yield Link(raw, _parsed(raw), said, follows)
+            before = said
 
 
 def tail(descriptor: int, size_bytes: int) -> tuple[bytes, int]:
@@ -81,9 +83,9 @@ def tail(descriptor: int, size_bytes: int) -> tuple[bytes, int]:
 def end(raw: bytes, key: bytes, name: str) -> tuple[int, bytes]:
     """Return the number and the MAC of the last whole line of the file called `name`, for the next one."""
     line = _parsed(raw)
-    mac, seq = line.get("mac"), line.get("seq")
-    if isinstance(seq, int) and isinstance(mac, str):
-        return seq, mac.encode()
+    seal, seq = line.get("mac"), line.get("seq")
+    if isinstance(seq, int) and isinstance(seal, str):
+        return seq, seal.encode()
     return 0, seed(key, name)
 
 
