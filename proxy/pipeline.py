@@ -64,6 +64,7 @@ class Run:
         self.attempts: Attempts | None = None
         self.track: relay.Track | None = None
         self.length: int | None = None
+        self._accounted = False
         self._body_bytes = 0
         exchange.client_left = lambda: has_left(client.socket)
         gateway.metrics.begun(exchange)
@@ -159,7 +160,7 @@ class Run:
             outcome.code, outcome.client_gone = CLIENT_GONE, True
         outcome.duration_s = time.monotonic() - exchange.started
         try:
-            accounting.account(exchange, self.track, self.gateway.prices, whole=outcome.complete)
+            self._account(whole=outcome.complete)
         except Exception:
             log.exception("what %s cost could not be told", exchange.id)
         try:
@@ -281,12 +282,18 @@ class Run:
 
     def _settle(self) -> None:
         """Write the settle line: what the answer cost is known before its last byte is handed over."""
-        accounting.account(self.exchange, self.track, self.gateway.prices, whole=True)
+        self._account(whole=True)
         if self.exchange.attempts:
             try:
                 self.gateway.journal.settle(self.exchange)
             except OSError:
                 log.exception("the journal could not take what %s cost", self.exchange.id)
+
+    def _account(self, whole: bool) -> None:
+        """Tell what the exchange used and cost, once: what was told before its last byte stays."""
+        if not self._accounted:
+            self._accounted = True
+            accounting.account(self.exchange, self.track, self.gateway.prices, whole)
 
     def hand_over(self, out: bytes, complete: bool) -> Iterator[bytes]:
         """Return a whole body, whose length goes before it."""

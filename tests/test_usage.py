@@ -46,6 +46,9 @@ retry = {{ attempts = 1 }}
 [models.pair]
 targets = ["a/mock", "b/mock"]
 
+[models.unpriced]
+targets = ["a/nameless", "b/nameless"]
+
 [prices."a/mock"]
 input = 1
 output = 10
@@ -323,6 +326,15 @@ def test_all_attempts_that_were_accepted_are_charged(behind: Gateway, up: Upstre
     lost = record["usage"]["completion"] - 2
     assert (record["target"], record["usage"]["prompt"], record["estimated"]) == ("b/mock", PROMPT + 5, True)
     assert record["cost"] == (PROMPT + lost * 10) + (500 + 2000)
+
+
+@pytest.mark.parametrize("body", [ASK, STREAM])
+def test_attempts_are_counted_once_where_nobody_knows_their_price(
+    behind: Gateway, up: Upstream, body: dict[str, Any]
+) -> None:
+    up.scripts = [broken, lambda r: stream_answer(stream()) if r.json.get("stream") else json_answer(completion())]
+    record = asked(behind, {**body, "model": "unpriced"})
+    assert (record["usage"]["prompt"], record["cost"]) == (PROMPT + 5, None)
 
 
 def test_an_error_that_stands_in_place_of_an_answer_costs_nothing(behind: Gateway, up: Upstream) -> None:

@@ -51,12 +51,10 @@ def lost(
 
 
 def account(exchange: Exchange, track: Track | None, prices: Prices, whole: bool) -> None:
-    """Set `usage`, where the upstream has not told it, and `cost`, of all attempts together; the first call counts.
+    """Set `usage`, where the upstream has not told it, and `cost`, of all attempts together. Call it once.
 
     `track` is that of the answer that had begun, `whole` says that it came to its end.
     """
-    if exchange.cost is not None:
-        return
     spent = [(attempt.target, attempt.usage) for attempt in exchange.attempts if attempt.usage is not None]
     if exchange.attempts and track is not None:
         spent.append((exchange.attempts[-1].target, _answered(exchange, track, whole)))
