@@ -6,7 +6,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.client import responses
 from typing import Any
 
@@ -61,13 +61,13 @@ class HttpClient:
     def __init__(self, environ: dict[str, Any], exchange: Exchange) -> None:
         self.socket = environ.get("gunicorn.socket")
         self.committed = False
+        self.length: int | None = None
         self.query: str = environ.get("QUERY_STRING", "")
-        self.run: Run
         self._environ = environ
         self._exchange = exchange
         self._write: Any = None
 
-    def read(self, limit: int) -> bytes:
+    def read(self, limit: int, hold: Callable[[int], None]) -> bytes:
         """Return the body; raise `Reject` where it is too large or its headers say that it is not plain JSON."""
         environ = self._environ
         if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != JSON:
@@ -88,7 +88,7 @@ class HttpClient:
             got += len(part)
             if got > limit:
                 raise too_large
-            self.run.hold(len(part))
+            hold(len(part))
             parts.append(part)
         if stated and got < size:
             raise Reject(400, "incomplete_body", "The request's body is shorter than its Content-Length.")
@@ -118,8 +118,8 @@ class HttpClient:
                 headers.append((name, str(value)))
             else:
                 log.warning("exchange %s: a plugin's response header %r cannot be sent", exchange.id, name[:100])
-        if self.run.length is not None:
-            headers.append(("content-length", str(self.run.length)))
+        if self.length is not None:
+            headers.append(("content-length", str(self.length)))
         if exchange.stream and status == 200:
             headers += [("content-type", SSE), ("cache-control", "no-cache"), ("x-accel-buffering", "no")]
         else:
@@ -144,18 +144,18 @@ def _take(body: Any, size: int) -> bytes:
 class Sent(Response):
     """A response whose headers are sent when its body begins, and whose end is the end of its exchange."""
 
-    def __init__(self, client: HttpClient, chunks: Iterator[bytes]) -> None:
+    def __init__(self, run: Run, chunks: Iterator[bytes]) -> None:
         # Not Response's own __init__: Flask asks only for the type, and the headers come later.
-        self._client = client
+        self._run: Any = run
         self._chunks = chunks
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
         """Send the headers and return the body: an iterable whose `close` ends the exchange."""
         try:
-            return _Body(self._client.send(start_response, self._chunks), self._client.run)
+            return _Body(self._run.client.send(start_response, self._chunks), self._run)
         except BaseException:
-            self._client.run.exchange.outcome.code = "internal_error"
-            self._client.run.close()
+            self._run.exchange.outcome.code = "internal_error"
+            self._run.close()
             raise
 
 
@@ -193,9 +193,7 @@ def _run() -> Run:
         headers=Headers(environ),
         client_address=environ.get("REMOTE_ADDR", ""),
     )
-    client = HttpClient(environ, exchange)
-    client.run = Run(gateway, exchange, client)
-    return client.run
+    return Run(gateway, exchange, HttpClient(environ, exchange))
 
 
 @blueprint.post("/v1/chat/completions", provide_automatic_options=False)
@@ -203,7 +201,7 @@ def _run() -> Run:
 def chat_completions() -> Response:
     """Answer a chat completion, streamed or whole as the body's `stream` says."""
     run = _run()
-    return Sent(run.client, run.answer())  # type: ignore[arg-type]
+    return Sent(run, run.answer())
 
 
 @blueprint.get("/v1/models", provide_automatic_options=False)
@@ -278,7 +276,7 @@ def _told(run: Run, describe: Any) -> Response:
         chunks = run.hand_over(out, complete=True)
     except Exception as error:
         chunks = run.refuse(error)
-    return Sent(run.client, chunks)  # type: ignore[arg-type]
+    return Sent(run, chunks)
 
 
 def unknown_url(error: HTTPException) -> Response:

@@ -123,11 +123,11 @@ class Call:
 
     def close(self) -> None:
         """End the watch. Nothing is shut down and nothing is written for this exchange any more."""
-        self._guardian.forget(self)
         with self._lock:
             self.closed = True
             self._upstream = None
             self.heartbeat = None
+        self._guardian.forget(self)
 
     def next_check(self) -> float:
         """Return when (monotonic seconds) the guardian must look at this call again."""
@@ -206,6 +206,7 @@ class Guardian:
         self._clients: dict[int, _Client] = {}
         self._heap: list[tuple[float, int, Call]] = []
         self._count = itertools.count()
+        self._over = 0
         self._asleep_until = NEVER
         self._stopped = False
         self._done = self._new_lock()
@@ -242,6 +243,12 @@ class Guardian:
             known = self._clients.get(call.fd)
             if known is not None and known.call is call:
                 known.call = None
+            # Most calls are over long before they are due; they go when they are the greater part.
+            self._over += 1
+            if self._over > 100 and self._over > len(self._heap) // 2:
+                self._heap = [entry for entry in self._heap if not entry[2].closed]
+                heapq.heapify(self._heap)
+                self._over = 0
 
     def schedule(self, call: Call, when: float) -> None:
         """Look at `call` at `when` (monotonic seconds) at the latest."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -37,14 +38,21 @@ LOOPBACK = re.compile(r"(?:https?://)?(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(
 
 
 class Client(Protocol):
-    """The way to the client: its socket, whether it was sent headers, and the query and body of the request."""
+    """The way to the client: its socket, whether it was sent headers, and the query and body of the request.
+
+    `length` is that of a whole answer, in bytes.
+    """
 
     socket: Any
     query: str
     committed: bool
+    length: int | None
 
-    def read(self, limit: int) -> bytes:
-        """Return the body; raise `Reject` where it is larger than `limit` bytes or not JSON by its headers."""
+    def read(self, limit: int, hold: Callable[[int], None]) -> bytes:
+        """Return the body; raise `Reject` where it is larger than `limit` bytes or not JSON by its headers.
+
+        `hold` is told the size of each part of it as it comes.
+        """
 
     def heartbeat(self) -> None:
         """Send the headers of a stream, if they have not been sent, and a comment."""
@@ -63,10 +71,11 @@ class Run:
         self.call: Call | None = None
         self.attempts: Attempts | None = None
         self.track: relay.Track | None = None
-        self.length: int | None = None
         self._accounted = False
         self._body_bytes = 0
-        exchange.client_left = lambda: has_left(client.socket)
+        # Nothing of an exchange is part of a circle: what it held goes with its last byte, and not when a collection
+        # comes by.
+        exchange.client_left = partial(has_left, client.socket)
         gateway.metrics.begun(exchange)
 
     def identify(self) -> None:
@@ -179,7 +188,7 @@ class Run:
         exchange, server = self.exchange, self.gateway.settings.server
         limit = server.max_body_bytes
         known = exchange.identity is not None or server.insecure
-        raw = self.client.read(limit if known else min(limit, ANONYMOUS_BODY_BYTES))
+        raw = self.client.read(limit if known else min(limit, ANONYMOUS_BODY_BYTES), self.hold)
         exchange.outcome.bytes_in = len(raw)
         exchange.body = body.parse(raw)
         schemas.check_chat(exchange.body)
@@ -297,7 +306,7 @@ class Run:
 
     def hand_over(self, out: bytes, complete: bool) -> Iterator[bytes]:
         """Return a whole body, whose length goes before it."""
-        self.length = len(out)
+        self.client.length = len(out)
         return self._once(out, complete)
 
     def _once(self, out: bytes, complete: bool) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from upstreams import End, Upstream, json_answer, sse, stream_answer
+from werkzeug.test import create_environ
 
 from proxy import config
 from proxy.app import create_app
@@ -606,3 +608,35 @@ def test_a_plugin_that_ends_the_process_ends_its_exchange_too(rig: Callable[...,
         it.post()
     assert it.seen.count("a.on_complete") == 1
     assert it.gateway.bodies.take(it.gateway.settings.server.max_bodies_bytes)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_an_exchange_held_goes_with_its_end_and_not_when_a_collection_comes_by(
+    rig: Callable[..., Rig], upstream: Upstream, stream: bool
+) -> None:
+    upstream.scripts = [lambda _: stream_answer() if stream else json_answer(completion())]
+    it = rig()
+    body = {"model": "mock", "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+
+    def ask() -> None:
+        environ = create_environ(
+            "/v1/chat/completions", method="POST", json=body, headers={"authorization": "Bearer k"}
+        )
+        pieces = it.app(environ, lambda *_: print)
+        assert b"".join(pieces)
+        pieces.close()
+        it.last.clear()  # the probes keep what they have seen last
+
+    ask()
+    gc.collect()
+    gc.disable()
+    try:
+        ask()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = {type(thing).__name__ for thing in gc.garbage if type(thing).__module__.startswith("proxy.")}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == set()
