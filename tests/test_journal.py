@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from journals import KEY, answered, asked, child, exchange, opened, over, records, whole
 
 from proxy.exchange import Attempt, Exchange, Identity, Outcome, Usage
-from proxy.records.journal import DAY_S, Journal
+from proxy.records.journal import Journal
 from proxy.records.lines import json_line
 from proxy.records.reading import Records, alive, files, lines
+from proxy.records.rotation import DAY_S
 from proxy.settings import JournalSettings
 
 
@@ -344,7 +345,7 @@ def test_a_new_day_begins_a_new_file_and_a_clock_that_steps_back_none(tmp_path):
 def test_a_file_that_cannot_have_a_successor_goes_on_being_used(tmp_path, monkeypatch):
     with opened(tmp_path, JournalSettings(max_file_bytes=1)) as journal:
         whole(journal, "1")
-        monkeypatch.setattr("proxy.records.journal.Segment", lambda *_: (_ for _ in ()).throw(OSError(24, "Too many")))
+        monkeypatch.setattr("proxy.records.rotation.Segment", lambda *_: (_ for _ in ()).throw(OSError(24, "Too many")))
         whole(journal, "2")
         whole(journal, "3")
         assert journal.failures == 1 and journal.writable
@@ -390,7 +391,9 @@ def test_a_killed_process_loses_no_line_that_it_was_told_is_written(tmp_path, ro
     [path] = files(tmp_path)
     assert alive(path)
     process.send_signal(signal.SIGKILL)
-    said = [line.split() for line in process.communicate()[0].splitlines(keepends=True) if line.endswith("\n")]
+    # `communicate` would miss the line of which the beginning has been read already.
+    said = [line.split() for line in process.stdout if line.endswith("\n")]
+    process.communicate()
     assert not alive(path)
     found = {record["id"]: record for record in records(path)}
     assert sorted(map(int, found)) == list(range(1, len(found) + 1))

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
+import re
 import resource
+import signal
 import subprocess
 import threading
 
+import crowds
 import pytest
-from crowds import ask, until
+from crowds import Crowd, Holding, ask, until
 from gateways import ECHO
-from journals import KEY, answered, asked, child, exchange, opened, over, records
+from journals import KEY, answered, asked, child, exchange, opened, over, records, whole
 
+from proxy.exchange import Attempt
 from proxy.records import journal as module
-from proxy.records.reading import files, lines
+from proxy.records import segment as segments
+from proxy.records.reading import alive, files, lines
 from proxy.records.verify import verify
 from proxy.settings import JournalSettings
 
@@ -47,7 +53,8 @@ class Disk:
         finally:
             ballast.unlink(missing_ok=True)
             for pid in () if self.mounted else pids:
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+                with contextlib.suppress(ProcessLookupError):  # killed meanwhile
+                    resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
     def close(self):
         if self.mounted:
@@ -74,6 +81,218 @@ def no_room(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", write)
         yield
+
+
+class Blocks:
+    """A disk as the journal of this process sees it: while it is `full` a file has what was set aside for it."""
+
+    def __init__(self, monkeypatch, failure=errno.ENOSPC):
+        self.full, self.calls = False, 0
+        self._failure, self._ends, self._write = failure, {}, os.write
+        monkeypatch.setattr(segments, "_set_aside", self._set_aside)
+        monkeypatch.setattr(os, "write", self._checked)
+
+    def _set_aside(self, descriptor, offset, size_bytes):
+        self.calls += 1
+        if self.full:
+            raise OSError(self._failure, os.strerror(self._failure))
+        self._ends[descriptor] = offset + size_bytes
+
+    def _checked(self, descriptor, data):
+        if self.full and os.fstat(descriptor).st_size + len(data) > self._ends.get(descriptor, 0):
+            raise OSError(self._failure, os.strerror(self._failure))
+        return self._write(descriptor, data)
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    return Blocks(monkeypatch)
+
+
+def long(sent):
+    """Return an exchange whose settle line and end line are hardly shorter than any line may be."""
+    sent.outcome.finish_reasons = dict.fromkeys(range(60), "a" * 50)
+    sent.attempts = [Attempt("a" * 50, 1.0, 503, "a" * 40, 0.25) for _ in range(30)]
+    return sent
+
+
+@pytest.mark.parametrize("worker", ["threads", "gevent"])
+def test_what_was_answered_while_the_disk_was_full_is_known_after_a_kill(disk, tmp_path, worker):
+    state = disk.folder / "state"
+    with Holding() as up, contextlib.closing(Held(tmp_path, up, worker, state)) as held, held.gateway.wire() as wire:
+        with disk.full(held.gateway.worker_pids()):
+            until(lambda: wire.post(ask("quick")).status == 503)
+            assert wire.post(ask("quick")).json["error"]["code"] == "journal_unavailable"
+            up.gate.open()
+            rests = held.crowd.rests()
+            [worker_pid] = held.gateway.worker_pids()
+            [written] = files(state / "journal")
+            os.kill(worker_pid, signal.SIGKILL)
+            until(lambda: not alive(written))
+            found = {record["id"]: record["state"] for record in records(written)}
+            finished = {id for id, (rest, _) in zip(held.ids, rests, strict=True) if b"[DONE]" in rest}
+            # Where nothing could be mounted the worker may write nothing at all, and has no use for room on the disk.
+            assert finished == set(held.ids) or not disk.mounted
+            assert {found[id] for id in finished} <= {"settled", "ended"}
+        until(lambda: crowds.quick(held.gateway).status == 200)
+    assert verify(state / "journal", (state / "journal.key").read_bytes().strip()).problems == []
+
+
+class Held:
+    """A gateway with its state in `state`, and 30 streams through it that `up` holds."""
+
+    def __init__(self, folder, up, worker, state):
+        self.gateway = crowds.start(folder, up, worker, {"state": str(state)})
+        try:
+            self.crowd = Crowd(self.gateway, 30)
+        except BaseException:
+            self.gateway.stop()
+            raise
+        self.ids = [re.search(r"(?im)^x-request-id: *(\S+)", head)[1] for head in self.crowd.heads]
+
+    def close(self):
+        self.crowd.__exit__()
+        self.gateway.stop()
+
+
+@pytest.mark.parametrize("failure", [errno.ENOSPC, errno.EDQUOT])
+def test_exchanges_under_way_have_their_room_and_new_ones_are_refused(tmp_path, monkeypatch, failure):
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    blocks = Blocks(monkeypatch, failure)
+    with opened(tmp_path) as journal:
+        sent = [long(asked(str(number))) for number in range(300)]
+        for each in sent:
+            journal.start(each)
+        blocks.full = True
+        while journal.writable:  # what was set aside for others is free to take
+            with contextlib.suppress(OSError):
+                journal.start(other := asked("beside"))
+                journal.end(other)
+        for number in range(2000):
+            journal.end(exchange(f"refused {number}"))
+            with pytest.raises(OSError, match=os.strerror(failure)):
+                journal.start(asked("refused"))
+        for each in sent:
+            journal.settle(long(answered(each)))
+        states = {record["id"]: record["state"] for record in records(journal.path)}
+        assert {states[each.id] for each in sent} == {"settled"}
+        for each in sent:
+            journal.end(long(over(each)))
+        states = {record["id"]: record["state"] for record in records(journal.path)}
+        assert {states[each.id] for each in sent} == {"ended"}
+        written = journal.path.read_bytes().splitlines()
+        assert all(len(line) > 3500 for line in written[-600:])
+        assert journal.failures >= 2000 and not journal.writable
+        blocks.full = False
+        until(lambda: journal.writable)
+        journal.start(asked("after"))
+        assert journal.lost == 0
+    states = {record["id"]: record["state"] for record in records(journal.path)}
+    assert states["after"] == "lost" and states["refused 1999"] == "ended" and "refused" not in states
+    assert verify(tmp_path, KEY).problems == []
+
+
+def test_with_leave_to_continue_the_lines_of_exchanges_under_way_have_their_room_too(tmp_path, blocks):
+    with opened(tmp_path, JournalSettings(when_full="continue")) as journal:
+        sent = asked("under way")
+        journal.start(sent)
+        blocks.full = True
+        until(lambda: whole(journal, "beside") or not journal.writable)
+        journal.settle(answered(sent))
+        assert {record["id"]: record["state"] for record in records(journal.path)}["under way"] == "settled"
+
+
+def test_room_is_set_aside_once_in_hundreds_of_exchanges_and_given_back_at_the_end(tmp_path, disk, monkeypatch):
+    asked_for, set_aside = [], segments._set_aside
+
+    def counted(*where):
+        asked_for.append(where)
+        set_aside(*where)
+
+    for folder in (tmp_path / "here", disk.folder / "there"):
+        asked_for.clear()
+        with monkeypatch.context() as patched, opened(folder) as journal:
+            patched.setattr(segments, "_set_aside", counted)
+            for number in range(500):
+                whole(journal, str(number))
+            assert 1 < len(asked_for) <= 3
+            assert journal.path.stat().st_blocks * 512 >= sum(asked_for[-1][1:])
+            assert sum(asked_for[-1][1:]) > journal.path.stat().st_size
+        assert journal.path.stat().st_blocks * 512 < journal.path.stat().st_size + (1 << 14)
+        assert len(records(journal.path)) == 500
+
+
+def test_what_a_killed_process_had_set_aside_is_given_back_by_the_next(tmp_path):
+    process = child(tmp_path, 'whole(journal); print("written", flush=True); time.sleep(60)')
+    process.stdout.readline()
+    process.kill()
+    process.communicate()
+    [path] = files(tmp_path)
+    before = path.read_bytes()
+    assert path.stat().st_blocks * 512 > segments.STEP_BYTES
+    with opened(tmp_path):
+        assert path.stat().st_blocks * 512 < 1 << 14
+        assert path.read_bytes() == before
+    assert verify(tmp_path, KEY).problems == []
+
+
+def test_an_answer_whose_line_finds_no_room_is_not_handed_over_and_its_end_says_what_it_cost(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+
+    def unknown(*_):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(segments, "_set_aside", unknown)  # a file system that sets nothing aside
+    with opened(tmp_path) as journal:
+        sent = asked("under way")
+        journal.start(sent)
+        with no_room(monkeypatch):
+            with pytest.raises(OSError, match="No space"):
+                journal.settle(answered(sent))
+            with pytest.raises(OSError, match="No space"):
+                journal.start(asked("refused"))
+            sent.outcome.code, sent.outcome.complete = "journal_unavailable", False
+            journal.end(sent)
+            assert [record["state"] for record in records(journal.path)] == ["lost"]
+        until(lambda: journal.writable)
+    [record] = records(journal.path)
+    assert (record["state"], record["code"], record["cost"]) == ("ended", "journal_unavailable", 400)
+    assert record["settled"] is None and record["usage"]["completion"] == 20
+    assert verify(tmp_path, KEY).problems == []
+
+
+@pytest.mark.parametrize("when_full", ["refuse", "continue"])
+def test_a_line_that_cannot_be_put_on_the_disk_is_as_good_as_not_written(tmp_path, monkeypatch, when_full):
+    def refuse(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    going_on = contextlib.nullcontext() if when_full == "continue" else pytest.raises(OSError, match="Input/output")
+    with opened(tmp_path, JournalSettings(fsync="each", when_full=when_full)) as journal:
+        sent = asked()
+        journal.start(sent)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fdatasync", refuse)
+            with going_on:
+                journal.settle(answered(sent))
+            assert (journal.failures, journal.writable) == (1, False)
+        until(lambda: journal.writable)
+        journal.end(over(sent))
+    assert [record["state"] for record in records(journal.path)] == ["ended"]
+
+
+def test_a_signal_does_not_keep_room_from_being_set_aside(tmp_path, monkeypatch):
+    outcomes = [errno.EINTR, errno.EINTR, 0]
+
+    class Interrupted:
+        def fallocate(self, *_):
+            ctypes.set_errno(outcomes[0])
+            return -1 if outcomes.pop(0) else 0
+
+    with opened(tmp_path) as journal:
+        monkeypatch.setattr(segments, "_libc", Interrupted())
+        journal.start(asked())
+        assert outcomes == [] and journal.writable
 
 
 def test_a_full_disk_refuses_new_exchanges_and_it_comes_back_by_itself(disk, start_gateway):
@@ -125,9 +344,9 @@ def test_a_line_for_which_there_is_no_room_is_refused_and_leaves_nothing(tmp_pat
     assert verify(tmp_path, KEY).problems == []
 
 
-def test_the_lines_of_exchanges_under_way_wait_for_room(tmp_path, monkeypatch):
+def test_end_lines_wait_for_room(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "RETRY_S", 0.01)
-    with opened(tmp_path) as journal:
+    with opened(tmp_path, JournalSettings(when_full="continue")) as journal:
         sent = asked("under way")
         journal.start(sent)
         with no_room(monkeypatch):
@@ -247,7 +466,8 @@ def test_writers_beside_a_disk_that_fills_and_empties_lose_nothing(tmp_path, mon
             except OSError:
                 continue
             begun.append(sent.id)
-            journal.settle(answered(sent))
+            with contextlib.suppress(OSError):
+                journal.settle(answered(sent))
             journal.end(over(sent))
 
     with opened(tmp_path) as journal:

@@ -21,8 +21,8 @@ log = logging.getLogger("lockgate.admin")
 
 #: How long an answer holds, in seconds: probes may come as often as they like.
 HOLDS_S = 1.0
-#: More than a journal's line.
-PROBE_BYTES = 4096
+#: More than a worker sets aside for its journal.
+PROBE_BYTES = 1 << 19
 
 
 class Readiness:
@@ -40,8 +40,11 @@ class Readiness:
         self._asked = 0.0
 
     def check(self) -> dict[str, str | None]:
-        """Return what is wrong, check by check."""
-        with self._turn:
+        """Return what is wrong, check by check; while another thread checks, what was found before."""
+        # A check may take seconds, and the threads that probes would wait in are those of the metrics.
+        if not self._turn.acquire(blocking=not self._answer):
+            return self._answer
+        try:
             if time.monotonic() >= self._asked + HOLDS_S or not self._answer:
                 totals, living = self._scrape.totals()
                 self._answer = {
@@ -54,6 +57,8 @@ class Readiness:
                 }
                 self._asked = time.monotonic()
             return self._answer
+        finally:
+            self._turn.release()
 
     def _told(self, check: Callable[[], str | None]) -> str | None:
         try:
@@ -65,7 +70,7 @@ class Readiness:
     def _config(self) -> str | None:
         """Check the copy that a worker would load now; one copy never changes, so once is enough."""
         copies = (self._state / "active").glob("[0-9]*-*/lockgate.toml")
-        newest = max(copies, key=lambda path: path.stat().st_mtime_ns, default=None)
+        newest = max(copies, key=_written, default=None)
         if newest is None:
             return "no gateway has been started with this state"
         if self._checked[0] != newest:
@@ -100,6 +105,14 @@ class Readiness:
                 return None
             return f"cannot be written: {failure.strerror}"
         return None
+
+
+def _written(copy: Path) -> int:
+    """Return when a copy was written; 0 where a reload has removed it by now."""
+    try:
+        return copy.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _closed(totals: dict[str, Total]) -> str | None:

@@ -12,20 +12,28 @@ from pathlib import Path
 from proxy.exchange import Exchange
 from proxy.records import entries
 from proxy.records.index import Index
-from proxy.records.segment import Segment
+from proxy.records.rotation import Rotation
+from proxy.records.segment import Segment, give_back
 from proxy.settings import JournalSettings
 from proxy.sockets import native
 
 logger = logging.getLogger("lockgate.journal")
 
-DAY_S = 86_400
 #: How long an end line may wait for another one to be written with, and between two tries where there is no room.
 HOLD_S = 0.05
 RETRY_S = 0.2
 #: Lines that wait in memory for room in one file, of up to 4 kB each.
 MOST_HELD = 10_000
-#: How much longer a file for which no successor could be made goes on being used.
-AGAIN_S, AGAIN_BYTES = 60, 1 << 20
+
+_process = object()  # another one in each process, and asking for it is no system call
+
+
+def _forked() -> None:
+    global _process
+    _process = object()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class Journal:
@@ -37,9 +45,10 @@ class Journal:
     of the process; when they survive that of the machine is said by `settings.fsync`. An end line that only completes
     a settled exchange may wait in memory for 50 ms: a record can be made without it (`proxy.records.reading`).
 
-    Where there is no room `start` raises `OSError`, or with `when_full = "continue"` goes on without; the lines of
-    exchanges that are under way wait in memory. `failures` counts what could not be written when it should have been,
-    `lost` the lines that never will be, and `writable` says how the last try went. It tries again by itself.
+    An exchange begins where there is room for all of its lines. Where there is none `start` raises `OSError`, or with
+    `when_full = "continue"` goes on without; so does `settle`, where the room was not there after all; end lines wait
+    in memory. `failures` counts what could not be written when it should have been, `lost` the lines that never will
+    be, and `writable` says how the last try went. It tries again by itself.
     """
 
     def __init__(
@@ -51,13 +60,13 @@ class Journal:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Close what dead workers left open, and open a file; raises `OSError` where that cannot be."""
-        self.failures = self.lost = 0
-        self._index = Index(directory, key, clock=clock)
-        self._settings = settings
+        self._failures = self.lost = 0
+        self._may_go_on = settings.when_full == "continue"
+        self._fsync = settings.fsync
         self._each = settings.fsync == "each"
         self._sync_every_s = settings.fsync / 1000 if isinstance(settings.fsync, int) else None
         self._clock = clock
-        self._pid = os.getpid()
+        self._process = _process
         new_lock = native("_thread", "allocate_lock")
         # `_lock` guards everything; `_syncing` keeps files open while they are put on the disk without it.
         self._lock, self._syncing, self._wake = new_lock(), new_lock(), new_lock()
@@ -65,111 +74,102 @@ class Journal:
         self._resting = True
         self._closed = False
         self._failure: OSError | None = None
-        self._retired: list[Segment] = []
-        self._index.recover()
-        self._segment = self._opened(clock())
+        give_back(directory)
+        index = Index(directory, key, clock=clock)
+        index.recover()
+        self._files = Rotation(index, settings.max_file_bytes, clock())
         native("_thread", "start_new_thread")(self._tend, ())
 
     @property
     def path(self) -> Path:
         """The file that new exchanges go to."""
-        return self._segment.path
+        return self._files.current.path
+
+    @property
+    def failures(self) -> int:
+        """How often something was not written when it should have been."""
+        return self._failures + self._files.failures
 
     @property
     def writable(self) -> bool:
-        """Whether the last line that was to be written was."""
+        """Whether there was room at the last try."""
         return self._failure is None
 
     def start(self, exchange: Exchange) -> None:
         """Write who is about to have which target called; raises `OSError` where it must not be called."""
         line = entries.start(exchange)
+        self._usable()
         with self._lock:
-            self._usable()
-            segment = self._current()
+            segment = self._files.at(self._clock())
             try:
                 if self._failure is not None:
                     raise OSError(*self._failure.args)
                 seq = segment.write(line)
             except OSError as failure:
-                self._failed(failure)
-                if self._settings.when_full == "refuse":
-                    raise
-                return
+                return self._missed(failure)
             segment.begun += 1
             self._stir()
         exchange.stash[self] = [segment, seq, False]
         if self._each:
-            segment.sync()
+            self._sync_now(segment)
 
     def settle(self, exchange: Exchange) -> None:
-        """Write what the answer cost."""
+        """Write what the answer cost; raises `OSError` where it must not be handed over: the end line will say it."""
         begun = exchange.stash.get(self)
         if begun is None:  # the end line will say everything
             return
         segment, seq, _ = begun
-        self._put(segment, entries.settle(exchange, seq, self._clock()))
+        line = entries.settle(exchange, seq, self._clock())
+        self._usable()
+        with self._lock:
+            self._stir()
+            try:
+                segment.write_begun(line)
+            except OSError as failure:
+                return self._missed(failure)
         begun[2] = True
+        if self._each:
+            self._sync_now(segment)
 
     def end(self, exchange: Exchange) -> None:
         """Write how the exchange ended."""
         segment, seq, settled = exchange.stash.pop(self, (None, None, False))
+        begun = segment is not None
         line = entries.end(exchange, seq, settled, self._clock())
-        self._put(segment, line, last=True, may_wait=settled and not self._each)
-
-    def close(self) -> None:
-        """Give the files up: whatever is called later raises `OSError`."""
-        with self._syncing, self._lock:
-            if self._closed or os.getpid() != self._pid:
-                return
-            self._closed = True
-            self._stir()
-            for segment in (*self._retired, self._segment):
-                self._finish(segment)
-
-    def _usable(self) -> None:
-        if os.getpid() != self._pid:
-            raise RuntimeError(f"the journal was opened by process {self._pid}: open it after the fork")
-        if self._closed:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self.path))
-
-    def _opened(self, now: float) -> Segment:
-        segment = Segment(self._index, now)
-        self._next_at = (now // DAY_S + 1) * DAY_S
-        self._next_bytes = self._settings.max_file_bytes
-        return segment
-
-    def _current(self) -> Segment:
-        """Return the file that new exchanges go to; begin another where it is full or of another day."""
-        segment, now = self._segment, self._clock()
-        if segment.size_bytes < self._next_bytes and now < self._next_at:
-            return segment
-        try:
-            self._segment = self._opened(now)
-        except OSError:
-            # Out of descriptors, say. Whether there is room for a line is told by the line.
-            self.failures += 1
-            self._next_at, self._next_bytes = now + AGAIN_S, segment.size_bytes + AGAIN_BYTES
-        else:
-            self._retired.append(segment)
-        return self._segment
-
-    def _put(self, begun: Segment | None, line: bytes, *, last: bool = False, may_wait: bool = False) -> None:
-        """Write a line; hold it back where it may wait, or must since there is no room."""
+        self._usable()
         with self._lock:
-            self._usable()
-            segment = begun or self._current()
-            if last and begun is not None:
-                segment.begun -= 1
             self._stir()
-            if may_wait or self._failure is not None:
+            if begun:
+                segment.begun -= 1
+                waits = settled and not self._each and self._failure is None
+            else:
+                segment = self._files.at(self._clock())
+                waits = self._failure is not None
+            if waits:
                 return self._hold(segment, line)
             try:
-                segment.write(line)
+                segment.write_begun(line) if begun else segment.write(line)
             except OSError as failure:
                 self._failed(failure)
                 return self._hold(segment, line)
         if self._each:
-            segment.sync()
+            self._sync_now(segment)
+
+    def close(self) -> None:
+        """Give the files up: whatever is called later raises `OSError`."""
+        with self._syncing, self._lock:
+            if self._closed or self._process is not _process:
+                return
+            self._closed = True
+            self._stir()
+            for segment in self._files:
+                self._finish(segment)
+
+    def _usable(self) -> None:
+        if self._process is not _process:
+            raise RuntimeError("the journal was opened by another process: open it after the fork")
+        if self._closed:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self.path))
 
     def _hold(self, segment: Segment, line: bytes) -> None:
         if len(segment.held) < MOST_HELD:
@@ -178,9 +178,15 @@ class Journal:
             self.lost += 1
 
     def _failed(self, failure: OSError) -> None:
-        self.failures += 1
+        self._failures += 1
         self._failure = failure
         self._stir()
+
+    def _missed(self, failure: OSError) -> None:
+        """Raise what kept a line from being written, unless exchanges may go on without."""
+        self._failed(failure)
+        if not self._may_go_on:
+            raise failure
 
     def _stir(self) -> None:
         """Wake the thread that tends the files if it rests: once in a while, not once a line."""
@@ -193,9 +199,9 @@ class Journal:
 
         Only this thread says what went wrong: under gevent, logging could switch while a lock is held.
         """
-        said, synced = True, time.monotonic()
+        rests, said, synced = True, True, time.monotonic()
         while True:
-            if self._resting:
+            if rests:
                 self._wake.acquire()
             self._wake.acquire(True, HOLD_S if self.writable else RETRY_S)  # nobody releases it now: a sleep
             with self._syncing:
@@ -203,14 +209,13 @@ class Journal:
                     if self._closed:
                         return
                     self._write_held()
-                    over = [segment for segment in self._retired if not segment.begun and not segment.held]
-                    self._retired = [segment for segment in self._retired if segment not in over]
-                    unsafe = self._sync_every_s is not None and self._segment.dirty
-                    self._resting = self.writable and not unsafe
+                    over = self._files.over()
+                    unsafe = self._sync_every_s is not None and self._files.current.dirty
+                    rests = self._resting = self.writable and not unsafe
                 for segment in over:
                     self._finish(segment)
                 if unsafe and time.monotonic() - synced >= (self._sync_every_s or 0):
-                    for segment in (*self._retired, self._segment):
+                    for segment in self._files:
                         self._sync(segment)
                     synced = time.monotonic()
             if said is not self.writable:
@@ -222,13 +227,14 @@ class Journal:
 
     def _write_held(self) -> None:
         try:
-            for segment in (*self._retired, self._segment):
+            for segment in self._files:
                 if segment.held:
                     segment.write()
+            self._files.current.reserve(1)
         except OSError as failure:
             self._failure = failure
         else:
-            # Also where nothing was held: the next line is the try.
+            # Where room cannot be set aside, and nothing was held, the next line is the try.
             self._failure = None
 
     def _sync(self, segment: Segment) -> None:
@@ -236,10 +242,17 @@ class Journal:
             if segment.dirty:
                 segment.sync()
         except OSError as failure:
-            self.failures += 1
+            self._failures += 1
             logger.error("%s may not be on the disk: %s", segment.path, failure)
 
+    def _sync_now(self, segment: Segment) -> None:
+        try:
+            segment.sync()
+        except OSError as failure:
+            with self._lock:
+                self._missed(failure)
+
     def _finish(self, segment: Segment) -> None:
-        if self._settings.fsync != "never":
+        if self._fsync != "never":
             self._sync(segment)
         segment.close()
