@@ -116,8 +116,8 @@ def costs() -> Iterable[str]:
     from proxy.costs.prices import Prices
     from proxy.exchange import Attempt, Exchange, Identity, Usage
     from proxy.records.lines import json_line
-    from proxy.relay import Track
     from proxy.settings import ProviderSettings, ServerSettings, Settings
+    from proxy.sources import Track
 
     provider = ProviderSettings("openai", "openai", {"base_url": "https://api.openai.com/v1"})
     prices = Prices(Settings(None, (), ServerSettings("", Path("/")), {}, {"openai": provider}, {}))

@@ -7,12 +7,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from proxy.catalog import Catalog, Found
+from proxy.catalog import Catalog
 from proxy.config import sections
+from proxy.config.connection import ConnectionSchema
 from proxy.config.document import DEFAULT
 from proxy.config.grants import TeamSchema
+from proxy.config.models import ModelSchema
 from proxy.config.prices import PriceSchema
 from proxy.config.reference import Option, options
+from proxy.shelf import Found
 
 PATH = Path(__file__).with_name("configuration.md")
 
@@ -45,7 +48,7 @@ PARTS = [
     (
         "`[egress]`",
         "How upstreams are reached. The same keys in `[providers.NAME]` replace these for one provider.",
-        sections.ConnectionSchema(),
+        ConnectionSchema(),
     ),
     ("`[keys]`", "", sections.KeysSchema()),
     *((f"`[{name}]`", "", schema()) for name, (schema, _) in sections.SIMPLE.items()),
@@ -64,7 +67,7 @@ PARTS = [
         "`[models.NAME]`",
         'What clients may name as `model`. In a name `*` stands for any text: `[models."gpt-*"]`. The exact name goes'
         " first, then the longest pattern that fits.",
-        sections.ModelSchema(),
+        ModelSchema(),
     ),
 ]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from proxy import ContentStore, Event, Exchange, Filter, Fold, SecretField, hookimpl
+from proxy import ContentStore, Event, Exchange, Filter, Fold, SecretField, hookimpl, texts, whole
 
 if TYPE_CHECKING:
     from proxy import Gateway
@@ -34,30 +34,24 @@ class Contents:
         key = SecretField(
             required=True, metadata={"help": "what the records are encrypted with, at least 32 characters"}
         )
-        models = fields.List(
-            fields.String(validate=validate.Length(min=1)),
-            load_default=list,
-            metadata={"help": "models, by the names that clients use, whose exchanges are kept; `*` for any text"},
+        models = texts(
+            "models, by the names that clients use, whose exchanges are kept; `*` for any text", load_default=list
         )
-        teams = fields.List(
-            fields.String(validate=validate.Length(min=1)),
-            load_default=list,
-            metadata={"help": "teams whose exchanges are kept, also with other models"},
-        )
+        teams = texts("teams whose exchanges are kept, also with other models", load_default=list)
         sample = fields.Float(
             validate=validate.Range(min=0, max=1),
             load_default=1.0,
             metadata={"help": "the share of these that is kept, drawn at random"},
         )
-        max_bytes = fields.Integer(
-            strict=True,
-            validate=validate.Range(min=256, max=16 << 20),
+        max_bytes = whole(
+            256,
+            16 << 20,
             load_default=64 << 10,
             metadata={"help": "the longest prompt, and the longest answer, that is kept whole; more is cut off"},
         )
-        days = fields.Integer(
-            strict=True,
-            validate=validate.Range(min=1, max=3650),
+        days = whole(
+            1,
+            3650,
             load_default=30,
             metadata={"help": "days (UTC) that records are kept, that of their writing included"},
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from proxy import Exchange, Fetcher, Reject, hookimpl
+from proxy import Exchange, Fetcher, Reject, hookimpl, whole
 
 if TYPE_CHECKING:
     from proxy import Gateway
@@ -52,18 +52,13 @@ class FetchImages:
             load_default=list,
             metadata={"help": "networks that these hosts may be in; others but the public internet are refused"},
         )
-        max_bytes = fields.Integer(
-            strict=True,
-            validate=validate.Range(min=1024, max=100 << 20),
+        max_bytes = whole(
+            1024,
+            100 << 20,
             load_default=10 << 20,
             metadata={"help": "how large the images of one request may be together"},
         )
-        max_images = fields.Integer(
-            strict=True,
-            validate=validate.Range(min=1, max=100),
-            load_default=10,
-            metadata={"help": "how many images one request may name by URL"},
-        )
+        max_images = whole(1, 100, load_default=10, metadata={"help": "how many images one request may name by URL"})
         timeout = fields.Float(
             validate=validate.Range(min=0, min_inclusive=False, max=60),
             load_default=5.0,

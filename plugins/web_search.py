@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from proxy import Event, Exchange, Filter, Reject, Search, SearchResult, SearXNG, hookimpl, take_search
+from proxy import Event, Exchange, Filter, Reject, Search, SearchResult, SearXNG, hookimpl, take_search, whole
 
 if TYPE_CHECKING:
     from proxy import Gateway
@@ -50,17 +50,11 @@ class WebSearch:
             load_default=dict,
             metadata={"help": "sent to the SearXNG with each query, such as `language` and `engines`"},
         )
-        results = fields.Integer(
-            strict=True,
-            validate=validate.Range(min=1, max=50),
-            load_default=10,
-            metadata={"help": 'results for `search_context_size` "high"; for others fewer'},
+        results = whole(
+            1, 50, load_default=10, metadata={"help": 'results for `search_context_size` "high"; for others fewer'}
         )
-        query_characters = fields.Integer(
-            strict=True,
-            validate=validate.Range(min=20, max=4000),
-            load_default=400,
-            metadata={"help": "of the last user message so much is the query"},
+        query_characters = whole(
+            20, 4000, load_default=400, metadata={"help": "of the last user message so much is the query"}
         )
         timeout = fields.Float(
             validate=validate.Range(min=0, min_inclusive=False, max=60),

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from proxy.access.permits import permit
     from proxy.access.tokens.schema import TokensSchema
     from proxy.access.tokens.verify import Tokens
+    from proxy.config.fields import texts, whole
     from proxy.config.grants import BudgetField, GrantsSchema
     from proxy.counters.buckets import Claim, Rate, Slots, Window
     from proxy.counters.scopes import ScopesField, scoped
@@ -33,7 +34,8 @@ __all__ = [
     "Filter", "Fold", "Gateway", "Grants", "GrantsSchema", "Identity", "Outcome", "OutletField", "PathField", "Pause",
     "Rate", "Redaction", "RedactionSchema", "Reject", "Reply", "ScopesField", "SearXNG", "Search", "SearchResult",
     "Secret", "SecretField", "Sink", "Slots", "Tokens", "TokensSchema", "UpstreamError", "Usage", "Window", "hold",
-    "hookimpl", "json_line", "permit", "rewrite_text", "scoped", "take_search", "wrong_credential", "zone_of",
+    "hookimpl", "json_line", "permit", "rewrite_text", "scoped", "take_search", "texts", "whole",
+    "wrong_credential", "zone_of",
 ]  # fmt: skip
 
 _MODULES = {
@@ -42,6 +44,7 @@ _MODULES = {
     "access.permits": ("permit",),
     "access.tokens.schema": ("TokensSchema",),
     "access.tokens.verify": ("Tokens",),
+    "config.fields": ("texts", "whole"),
     "config.grants": ("BudgetField", "GrantsSchema"),
     "counters.buckets": ("Claim", "Rate", "Slots", "Window"),
     "counters.scopes": ("ScopesField", "scoped"),

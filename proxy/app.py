@@ -12,7 +12,7 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from proxy import api, config
+from proxy import api, client, config
 from proxy.catalog import Catalog
 from proxy.config.document import ACTIVE
 from proxy.errors import Reject
@@ -51,7 +51,7 @@ def create_app(settings: Settings | None = None, catalog: Catalog | None = None)
     inner: Any = ProxyFix(app.wsgi_app, x_for=1, x_proto=1) if settings.server.proxied else app.wsgi_app
 
     def keep_start_response(environ: dict[str, Any], start_response: Any) -> Any:
-        environ[api.START_RESPONSE] = start_response
+        environ[client.START_RESPONSE] = start_response
         if "//" in environ["PATH_INFO"]:
             # A base URL with a slash at its end is the usual cause.
             environ["PATH_INFO"] = re.sub("/{2,}", "/", environ["PATH_INFO"])

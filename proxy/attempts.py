@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from proxy import failures, relay
+from proxy import failures, sources
 from proxy.costs import accounting
 from proxy.errors import UpstreamError
 from proxy.exchange import Attempt, Exchange, Reply, Usage
@@ -35,8 +35,8 @@ class Answered:
     Of a whole one `completion` is what it says, and `raw` its bytes where these are OpenAI's own.
     """
 
-    source: relay.Source
-    track: relay.Track
+    source: sources.Source
+    track: sources.Track
     completion: dict[str, Any] | None = None
     raw: bytes | None = None
 
@@ -67,7 +67,7 @@ class Attempts:
             if wait_s:
                 # The wait is nobody's silence: only the time for the whole exchange bounds it.
                 self._call.arm("wait", NEVER)
-                relay.pause(self._call, wait_s)
+                sources.pause(self._call, wait_s)
             try:
                 return self._try(target, model.settings.strict)
             except UpstreamError as error:
@@ -123,7 +123,7 @@ class Attempts:
         exchange, call, timeouts = self._exchange, self._call, target.timeouts
         request = {**exchange.body, "model": target.model or exchange.body["model"]}
         exchange.usage = None
-        track = relay.Track(exchange)
+        track = sources.Track(exchange)
         wire: base.Call | Reply = target.provider.open(exchange, request)
         self._tell_dropped(getattr(wire, "dropped", ()), strict)
         if self._upstream is not None:
@@ -132,26 +132,28 @@ class Attempts:
         if isinstance(wire, Reply):
             call.arm("first_byte", timeouts.first_byte, timeouts.total)
             attempt.status = 200
-            source = relay.Source(relay.primed(relay.replied(wire, track, call)))
+            source = sources.Source(sources.primed(sources.replied(wire, track, call)))
             call.arm("idle", timeouts.idle)
             return Answered(source, track)
         answer = self._send(target, wire, wire.outgoing)
         if exchange.stream and not answer.is_json:
             continued = partial(self._continued, target, wire)
-            source = relay.Source(relay.primed(relay.streamed(answer, wire, target.provider.native, track, continued)))
+            source = sources.Source(
+                sources.primed(sources.streamed(answer, wire, target.provider.native, track, continued))
+            )
             answer.begin()
             return Answered(source, track)
         raw = answer.read_all()
-        with relay.malformed():
+        with sources.malformed():
             completion = wire.completion(raw)
             while (more := self._continued(target, wire)) is not None:
                 completion = wire.completion(more.read_all())
             track.event({"choices": completion["choices"], "usage": completion.get("usage")})
             if exchange.stream:
                 if not track.whole:
-                    raise relay.cut()
-                return Answered(relay.Source(relay.primed(relay.replied(Reply(completion), track, call))), track)
-        return Answered(relay.Source(iter(())), track, completion, raw if target.provider.native else None)
+                    raise sources.cut()
+                return Answered(sources.Source(sources.primed(sources.replied(Reply(completion), track, call))), track)
+        return Answered(sources.Source(iter(())), track, completion, raw if target.provider.native else None)
 
     def _send(self, target: Target, wire: base.Call, outgoing: base.Outgoing) -> Answer:
         """Return the upstream's answer, if it is one."""

@@ -8,15 +8,16 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from proxy.errors import ConfigError
+from proxy.shelf import Found, Shelf, hooks
 
 #: The bundled plugins lie beside the core. They are loaded from there by path and never by `import plugins`, which
 #: would take any `plugins` package that comes first on the module path, the working directory's for example.
@@ -25,70 +26,7 @@ BUNDLED = HERE.parent / "plugins"
 PREFIXES = ("lockgate_plugins", "proxy.providers")
 #: How a bundled class says what it is called.
 _NAME = re.compile(r'^    name = "(\w+)"$', re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A class that `use` may name. `origin` is a file or a distribution; `source` is bundled, entry point or folder."""
-
-    cls: type[Any]
-    name: str
-    origin: str
-    source: str
-    version: str | None
-
-    @property
-    def hooks(self) -> tuple[str, ...]:
-        """The hooks that the class implements, in the order of its text."""
-        return _hooks(self.cls)
-
-    @property
-    def summary(self) -> str:
-        """The first line of the class's docstring."""
-        return (inspect.getdoc(self.cls) or "").partition("\n")[0]
-
-
-class Shelf(Mapping[str, Found]):
-    """What was found, by name. Bundled files are imported when they are asked for.
-
-    The libraries of some take longer to import than everything else. A bundled file whose libraries are not installed
-    is left out when it is asked for, and told in `absent`.
-    """
-
-    def __init__(self, absent: dict[str, str]) -> None:
-        self._found: dict[str, Found] = {}
-        self._waiting: dict[str, tuple[Path, Callable[[], Found]]] = {}
-        self._absent = absent
-
-    def __getitem__(self, name: str) -> Found:
-        if name in self._waiting:
-            _, load = self._waiting.pop(name)
-            try:
-                self._found[name] = load()
-            except ModuleNotFoundError as failure:
-                if failure.name is None or failure.name.partition(".")[0] in ("proxy", "plugins"):
-                    raise
-                self._absent[name] = _missing(failure.name)
-        return self._found[name]
-
-    def __iter__(self) -> Iterator[str]:
-        for name in sorted(self._waiting):
-            self.get(name)
-        return iter(dict(self._found))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def wait(self, name: str, path: Path, load: Callable[[], Found]) -> None:
-        """Enter a bundled class that `load` imports."""
-        self._waiting[name] = (path, load)
-
-    def add(self, found: Found) -> str | None:
-        """Enter a class; return the origin of another one with its name, which then stays."""
-        if found.name in self._waiting:
-            return str(self._waiting[found.name][0])
-        other = self._found.setdefault(found.name, found)
-        return None if other.cls is found.cls else other.origin
+EMPTY = "holds no plugin (a class with `name` and a method marked @hookimpl) and no provider (`name`, `native`, `open`)"
 
 
 @dataclass(slots=True)
@@ -116,7 +54,7 @@ class Catalog:
         for shelf, folder, prefix in zip(shelves, (BUNDLED, HERE / "providers"), PREFIXES, strict=True):
             for path in _files(folder):
                 # Its name is read, and not asked of the class: nothing is imported for that.
-                said = _NAME.search((path / "__init__.py" if path.is_dir() else path).read_text("utf-8"))
+                said = _NAME.search(_text_of(path).read_text("utf-8"))
                 if said is not None:
                     shelf.wait(said[1], path, partial(_bundled, said[1], path, f"{prefix}.{path.stem}", own))
         finding = _Finding(*shelves, problems)
@@ -172,9 +110,6 @@ class _Finding:
         return taken
 
 
-EMPTY = "holds no plugin (a class with `name` and a method marked @hookimpl) and no provider (`name`, `native`, `open`)"
-
-
 def _bundled(called: str, path: Path, name: str, own: str | None) -> Found:
     module = importlib.import_module(name) if name.startswith("proxy.") else _load(path, name)
     cls = next(cls for cls in _classes(module) if getattr(cls, "name", None) == called)
@@ -190,12 +125,15 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def _text_of(path: Path) -> Path:
+    return path / "__init__.py" if path.is_dir() else path
+
+
 def _load(path: Path, name: str, fresh: bool = False) -> ModuleType:
     if not fresh and name in sys.modules:
         return sys.modules[name]
-    file = path / "__init__.py" if path.is_dir() else path
     inner = [str(path)] if path.is_dir() else None
-    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=inner)
+    spec = importlib.util.spec_from_file_location(name, _text_of(path), submodule_search_locations=inner)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     family = [known for known in sys.modules if (known + ".").startswith(name + ".")]
@@ -217,13 +155,8 @@ def _classes(module: ModuleType) -> Iterator[type[Any]]:
             yield cls
 
 
-def _hooks(cls: type[Any]) -> tuple[str, ...]:
-    names = [name for base in reversed(cls.__mro__) for name in vars(base)]
-    return tuple(name for name in dict.fromkeys(names) if hasattr(getattr(cls, name, None), "lockgate_impl"))
-
-
 def _is_plugin(cls: type[Any]) -> bool:
-    return isinstance(getattr(cls, "name", None), str) and bool(_hooks(cls))
+    return isinstance(getattr(cls, "name", None), str) and bool(hooks(cls))
 
 
 def _is_provider(cls: type[Any]) -> bool:
@@ -237,21 +170,6 @@ def _own_version() -> str | None:
         return version("lockgate")
     except PackageNotFoundError:  # a source tree that was not installed
         return None
-
-
-def _missing(module: str) -> str:
-    """Say what to install for a library that a bundled plugin needs: the extra, where one of ours brings it."""
-    try:
-        wanted = requires("lockgate") or []
-    except PackageNotFoundError:
-        wanted = []
-    root = module.partition(".")[0].lower().replace("_", "-")
-    for line in wanted:
-        requirement, _, marker = line.partition(";")
-        if root in requirement.lower() and "extra ==" in marker:
-            extra = marker.partition("extra ==")[2].strip().strip("'\"")
-            return f"needs the extra {extra!r}: pip install 'lockgate[{extra}]'"
-    return f"needs the Python module {module!r}, which is not installed"
 
 
 def _blame(failure: BaseException, path: Path | None) -> str:

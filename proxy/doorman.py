@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import orjson
 from gunicorn.http.errors import (
@@ -23,6 +24,9 @@ from gunicorn.http.errors import (
 from gunicorn.http.message import Request
 
 from proxy.errors import error_body
+
+if TYPE_CHECKING:
+    from proxy.connection import Answer, Connection
 
 LINGER_S = 2.0
 """How long a client that was answered may go on sending before its connection is closed."""
@@ -125,6 +129,21 @@ class Doorman:
         except OSError:
             self.lingering.pop(sock.fileno(), None)
         sock.close()
+
+    def finish(self, conn: Connection) -> None:
+        """Close a connection without a reset, which could take the end of the answer with it."""
+        if conn.is_quiet():
+            conn.sock.close()
+        else:
+            self.see_off(conn.sock)
+
+    def cut(self, conn: Connection, resp: Answer | None) -> None:
+        """Close a connection in the middle of its answer, so that the client cannot take it for the end."""
+        if resp is not None and not (resp.whole or resp.chunked or resp.response_length is not None):
+            reset(conn.sock)
+            conn.sock.close()
+        else:
+            self.finish(conn)
 
     def wait(self, timeout_s: float, watch: bool) -> None:
         """Sleep until the bell rings or, with `watch`, until something lies in the queue; see clients off meanwhile."""

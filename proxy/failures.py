@@ -7,6 +7,8 @@ import re
 import time
 from typing import Any
 
+import orjson
+
 from proxy.errors import CODE, UpstreamError
 
 #: Bounds of the `Retry-After` that clients are sent, in seconds: OpenAI's Python SDK takes more than 120 as "never",
@@ -79,6 +81,28 @@ def failure(
     if status in (498, 503, 529):
         return _told(503, "server_is_overloaded", "The upstream is overloaded.", headers=headers, again=True)
     return _told(502, "upstream_error", "The upstream failed.", retry=True)
+
+
+def parsed(body: bytes) -> Any:
+    """Return the JSON of a whole answer; raise `UpstreamError` where it is none."""
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        raise UpstreamError(502, "upstream_malformed", "The upstream's answer is not JSON.") from None
+
+
+def refusal(body: bytes) -> dict[str, Any]:
+    """Return the object that an error answer is; an empty one where it is none."""
+    try:
+        document = orjson.loads(body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def empty() -> UpstreamError:
+    """Return what is said of a whole answer that has nothing in it."""
+    return UpstreamError(502, "upstream_empty_response", "The upstream's answer holds no completion.")
 
 
 def in_answer(error: Any) -> UpstreamError:

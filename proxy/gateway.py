@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import re
-import threading
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,8 @@ from proxy.errors import ConfigError
 from proxy.exchange import Exchange
 from proxy.guardian import Guardian
 from proxy.metrics.exchanges import Metrics
+from proxy.models import Connected, Models
+from proxy.models import Model as Model
 from proxy.records import index
 from proxy.records.copy import Copy
 from proxy.records.database import Database, location
@@ -32,57 +31,16 @@ from proxy.records.election import Election
 from proxy.records.history import History
 from proxy.records.journal import Journal
 from proxy.records.snapshot import Snapshot
-from proxy.routing import Breaker, Target
+from proxy.request.bodies import Bodies
 from proxy.secrets import kept
-from proxy.settings import Connection, ModelSettings, Settings
+from proxy.settings import Connection, Settings
+from proxy.shelf import Found
 from proxy.upstreams.adapter import Adapter
 from proxy.upstreams.renewal import Renewals
 from proxy.upstreams.sealing import Sealer
 from proxy.upstreams.upstream import Upstream
 
 log = logging.getLogger("lockgate")
-
-
-class Model:
-    """What clients name: its chain, its targets in order, and the parameters beyond OpenAI's that callers may set."""
-
-    def __init__(self, settings: ModelSettings, chain: Chain, targets: list[Target]) -> None:
-        self.settings = settings
-        self.chain = chain
-        self.targets = targets
-        self.parameters = frozenset(settings.parameters) | frozenset.intersection(
-            *(frozenset(target.provider.parameters) for target in targets)
-        )
-
-    def names(self, name: str) -> tuple[str, ...]:
-        """Return what its upstreams may be asked for where the client names it `name`."""
-        return tuple(dict.fromkeys(target.model or name for target in self.targets))
-
-
-class Bodies:
-    """A budget in bytes over the request bodies in flight of one worker."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self._size_bytes = self._left = size_bytes
-        self._lock = threading.Lock()
-
-    @property
-    def held_bytes(self) -> int:
-        """How much is taken."""
-        return self._size_bytes - self._left
-
-    def take(self, size_bytes: int) -> bool:
-        """Take a share, or return false where there is not enough left."""
-        with self._lock:
-            if size_bytes > self._left:
-                return False
-            self._left -= size_bytes
-            return True
-
-    def give(self, size_bytes: int) -> None:
-        """Give a share back."""
-        with self._lock:
-            self._left += size_bytes
 
 
 class Gateway:
@@ -96,33 +54,20 @@ class Gateway:
         self.settings = settings
         self.state: Path = settings.server.state
         self.plugins: dict[str, Any] = {
-            name: _made(catalog.plugins[own.use].cls, own.options) for name, own in settings.plugins.items()
+            name: _made(catalog.plugins[own.use], own.options) for name, own in settings.plugins.items()
         }
-        providers = {
-            name: (_made(catalog.providers[own.use].cls, own.options), Upstream(name, own.connection), own.connection)
+        self._providers = {
+            name: Connected(
+                _made(catalog.providers[own.use], own.options), Upstream(name, own.connection), own.connection
+            )
             for name, own in settings.providers.items()
         }
-        self._providers = {name: provider for name, (provider, _, _) in providers.items()}
-        for provider, _, connection in providers.values():
-            if hasattr(provider, "http"):
-                provider.http = partial(self.http, connection)
-        self._upstreams = [upstream for _, upstream, _ in providers.values()]
+        for each in self._providers.values():
+            if hasattr(each.provider, "http"):
+                each.provider.http = partial(self.http, each.connection)
         self._chains: dict[tuple[str, ...], Chain] = {}
-        self.chain = self._chain(settings.chain)
-        self.models: dict[str, Model] = {}
-        breakers: dict[str, Breaker] = {}
-        for pattern, own in settings.models.items():
-            targets = []
-            for target in own.targets:
-                provider, upstream, connection = providers[target.provider]
-                label = target.provider if target.model is None else f"{target.provider}/{target.model}"
-                timeouts = replace(connection.timeouts, **own.timeouts)
-                # Models that share a target share what is known of it.
-                breaker = breakers.setdefault(label, Breaker(connection.breaker.failures, connection.breaker.open))
-                targets.append(Target(label, provider, upstream, target.model, timeouts, breaker, target.weight))
-            self.models[pattern] = Model(own, self.chain if own.chain is None else self._chain(own.chain), targets)
-        by_length = sorted((p for p in self.models if "*" in p), key=len, reverse=True)
-        self._patterns = [(re.compile(".*".join(map(re.escape, p.split("*")))), self.models[p]) for p in by_length]
+        self.chain = self._chain(None)
+        self.models = Models(settings.models, self._providers, self._chain)
         self.throttle = Throttle()
         self.prices = Prices(settings)
         self.prompt_tokens = estimates.counter(settings.estimates.exact)
@@ -132,17 +77,9 @@ class Gateway:
         self._stopped = False
         self._election: Election | None = None
 
-    @property
-    def _chained(self) -> set[str]:
-        """The plugins that some chain lists: the others are configured but not in use."""
-        return {name for names in self._chains for name in names}
-
     def model(self, name: str) -> Model | None:
         """Return the model that `name` means: the exact one, else that of the longest pattern that matches."""
-        exact = self.models.get(name)
-        if exact is not None:
-            return exact if "*" not in name else None
-        return next((model for pattern, model in self._patterns if pattern.fullmatch(name)), None)
+        return self.models.named(name)
 
     def start(self) -> None:
         """Open what the worker needs and tell the plugins; raises what keeps one of them from starting.
@@ -151,17 +88,18 @@ class Gateway:
         """
         atexit.register(self.stop)
         self.guardian = Guardian(self.settings.server.heartbeat)
-        for provider in self._providers.values():
+        providers = {name: each.provider for name, each in self._providers.items()}
+        for provider in providers.values():
             if hasattr(provider, "sealer"):
                 provider.sealer = Sealer(kept(self.settings.pepper, "keys.pepper", self.state / "pepper"))
-        renewed = {name: provider.renew for name, provider in self._providers.items() if hasattr(provider, "renew")}
-        self._renewals = Renewals(renewed)
+        self._renewals = Renewals({name: each.renew for name, each in providers.items() if hasattr(each, "renew")})
         self._renewals.start()
         self.metrics = Metrics(self.state / "metrics")
         self.journal = Journal(self.state / "journal", index.key(self.settings), self.settings.journal)
         self.metrics.watch(self)
+        chained = {name for names in self._chains for name in names}
         for name, plugin in self.plugins.items():
-            if name not in self._chained:
+            if name not in chained:
                 continue
             start = _hook(plugin, "on_start")
             if start is not None:
@@ -185,8 +123,8 @@ class Gateway:
                     stop()
                 except Exception:
                     log.exception("plugin %s failed in on_stop", name)
-        for upstream in self._upstreams:
-            upstream.close()
+        for each in self._providers.values():
+            each.upstream.close()
         # The election when the journal is complete: the shipper ends with that.
         for name in ("keys", "counters", "database", "_renewals", "guardian", "journal", "metrics", "_election"):
             # Looked up in __dict__: what was never used, or not come to by a start that failed, is not made for this.
@@ -251,7 +189,8 @@ class Gateway:
         session.mount("https://", adapter)
         return session
 
-    def _chain(self, names: tuple[str, ...]) -> Chain:
+    def _chain(self, names: tuple[str, ...] | None) -> Chain:
+        names = self.settings.chain if names is None else names
         if names not in self._chains:
             self._chains[names] = Chain({name: self.plugins[name] for name in names})
         return self._chains[names]
@@ -262,10 +201,10 @@ def _hook(plugin: Any, name: str) -> Any:
     return method if hasattr(method, "lockgate_impl") else None
 
 
-def _made(cls: type, options: dict[str, Any] | None) -> Any:
+def _made(found: Found, options: dict[str, Any] | None) -> Any:
     try:
-        return cls() if options is None else cls(options)
+        return found.make(options)
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError([f"{cls.__name__}: could not be made: {type(error).__name__}: {error}"]) from error
+        raise ConfigError([f"{found.cls.__name__}: could not be made: {type(error).__name__}: {error}"]) from error

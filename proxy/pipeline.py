@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,8 +10,8 @@ from typing import Any, Protocol
 
 import orjson
 
-from proxy import fold, relay
-from proxy.access import capabilities, credentials, permits
+from proxy import fold, relay, sources
+from proxy.access import capabilities, credentials, insecure, permits
 from proxy.access.credentials import unauthorized
 from proxy.access.grants import ALL
 from proxy.attempts import Answered, Attempts
@@ -31,10 +30,6 @@ SSE = "text/event-stream; charset=utf-8"
 
 #: Without a credential a body is read up to this size, and only where some model is public.
 ANONYMOUS_BODY_BYTES = 64 << 10
-
-#: Headers that a proxy in front would add.
-FORWARDED = ("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip")
-LOOPBACK = re.compile(r"(?:https?://)?(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?")
 
 
 class Client(Protocol):
@@ -70,7 +65,7 @@ class Run:
         self.grants = ALL
         self.call: Call | None = None
         self.attempts: Attempts | None = None
-        self.track: relay.Track | None = None
+        self.track: sources.Track | None = None
         self._accounted = False
         self._body_bytes = 0
         # Nothing of an exchange is part of a circle: what it held goes with its last byte, and not when a collection
@@ -83,7 +78,7 @@ class Run:
         exchange, server = self.exchange, self.gateway.settings.server
         credentials.check(exchange.headers, self.client.query)
         if server.insecure:
-            _from_here(exchange)
+            insecure.check(exchange)
         try:
             exchange.identity = self.gateway.chain.authenticate(exchange)
         except Reject as reject:
@@ -240,13 +235,7 @@ class Run:
         try:
             self.gateway.journal.start(self.exchange)
         except OSError:
-            log.debug("the journal could not take the start of %s", self.exchange.id)  # it says why, once
-            raise Reject(
-                503,
-                "journal_unavailable",
-                "The gateway cannot record requests at the moment.",
-                headers={"retry-after": "5"},
-            ) from None
+            raise _unrecorded() from None  # the journal says why, once
 
     def _ask(self, model: Model, reply: Reply | None) -> Answered:
         """Return the answer that has begun: the plugin's reply, or that of the first target that can."""
@@ -255,14 +244,14 @@ class Run:
         if exchange.stream:
             self.call.beat(self.client.heartbeat)
         if reply is not None:
-            track = relay.Track(exchange)
-            return Answered(relay.Source(relay.primed(relay.replied(reply, track, self.call))), track)
+            track = sources.Track(exchange)
+            return Answered(sources.Source(sources.primed(sources.replied(reply, track, self.call))), track)
         self.attempts = Attempts(exchange, self.call, self.gateway.settings)
         return self.attempts.make(model)
 
     def _stream(self, answered: Answered, filters: list[Filter]) -> Iterator[bytes]:
         assert self.call is not None
-        pieces = relay.primed(relay.filtered(iter(answered.source), filters))
+        pieces = sources.primed(relay.filtered(iter(answered.source), filters))
         return relay.as_stream(
             self.exchange, answered.source, pieces, answered.track, self.call, self._settle, self.explain
         )
@@ -276,7 +265,7 @@ class Run:
             pieces = answered.source if completion is None else iter((fold.unfold(completion),))
             folded = relay.folded(relay.filtered(iter(pieces), filters))
             if completion is None and not answered.source.ended:
-                raise relay.cut()
+                raise sources.cut()
             if track.usage_event is not None:
                 folded["usage"] = track.usage_event["usage"]
             out = relay.dumped(folded)
@@ -296,7 +285,7 @@ class Run:
             try:
                 self.gateway.journal.settle(self.exchange)
             except OSError:
-                log.exception("the journal could not take what %s cost", self.exchange.id)
+                raise _unrecorded() from None
 
     def _account(self, whole: bool) -> None:
         """Tell what the exchange used and cost, once: what was told before its last byte stays."""
@@ -315,16 +304,10 @@ class Run:
         self.exchange.outcome.complete = complete
 
 
-def _from_here(exchange: Exchange) -> None:
-    """Refuse what may come from elsewhere: a gateway without authentication serves this machine alone.
-
-    A page from elsewhere in a browser of this machine shows itself by its origin, or by the host that it asked for.
-    """
-    headers = exchange.headers
-    forwarded = any(name in FORWARDED or name.startswith("x-forwarded") for name in headers)
-    asked = [headers[name] for name in ("host", "origin") if name in headers]
-    if forwarded or not all(LOOPBACK.fullmatch(text) for text in asked):
-        raise Reject(403, "insecure_gateway", "This gateway has no authentication and serves this machine alone.")
+def _unrecorded() -> Reject:
+    """Return what an exchange is told that cannot be journalled; an answer that could not be is cut."""
+    text = "The gateway cannot record requests at the moment."
+    return Reject(503, "journal_unavailable", text, headers={"retry-after": "5"})
 
 
 def not_found(model: str) -> Reject:

@@ -8,9 +8,6 @@ rest in that epoll and hold no thread. The main thread only keeps time, and is t
 from __future__ import annotations
 
 import os
-import select
-import socket
-import struct
 import threading
 import time
 from contextlib import suppress
@@ -22,7 +19,8 @@ from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
 from proxy.connection import Answer, Connection
-from proxy.doorman import FAILED, FULL, SLOW, Doorman, check_head, explain, reset
+from proxy.doorman import FAILED, FULL, SLOW, Doorman, check_head, explain
+from proxy.lobby import Lobby
 
 LOOK_S = 0.002
 """How often the doorman looks at what waits while no thread is free."""
@@ -35,8 +33,6 @@ STOP_LINGER_S = 1.0
 
 STACK_BYTES = 2 << 20
 """With 1 MiB a recursion through `sorted(key=…)` kills the process before Python's own limit raises RecursionError."""
-
-TAKE = select.EPOLLIN | select.EPOLLONESHOT
 
 # The client has gone, or was given up. ConnectionResetError is also how an application cuts its answer.
 GONE = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
@@ -69,24 +65,19 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         # Settings no longer change; found as attributes they cost a tenth of what Config.__getattr__ does.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         self.logs_access = bool(self.log.access_log_enabled or self.cfg.statsd_host)
-        self.lock = threading.Lock()
         self.limit = max(1, self.cfg.threads)
         self.started = 1
         self.busy = 0
         self.refused = 0
-        self.parked: dict[int, Connection] = {}
         self.seen: dict[int, int] = {}
         self.attentive = False
         self.next_look = self.next_sweep = 0.0
-        self.idle_until = float("inf")
-        self.epoll = select.epoll()
-        self.doorman = Doorman(self.PIPE[0], self.epoll.fileno())
-        self.listeners = {listener.fileno(): (listener.sock, listener.getsockname()) for listener in self.sockets}
+        self.lobby = Lobby(self.sockets, self.cfg, self.log, self.head_s, self.receive_s, self.send_s)
+        self.lock = self.lobby.lock  # one for both, which each request takes twice
+        self.doorman = Doorman(self.PIPE[0], self.lobby.epoll.fileno())
         threading.stack_size(STACK_BYTES)
         self.start_thread()
-        for fd, (listener, _) in self.listeners.items():
-            listener.setblocking(False)
-            self.epoll.register(fd, TAKE)
+        self.lobby.open()
         while self.alive:
             self.turn(1.0)
             if self.ppid != os.getppid():
@@ -96,13 +87,9 @@ class ThreadWorker(Worker):  # type: ignore[misc]
 
     def drain(self) -> None:
         """Stop accepting, and return when nothing is in flight or the graceful time-out has passed."""
-        listeners, self.listeners = self.listeners, {}
-        for fd, (listener, _) in listeners.items():
-            self.epoll.unregister(fd)
-            listener.close()
+        self.lobby.close(STOP_LINGER_S)
         now = time.monotonic()
-        self.idle_until = now + STOP_LINGER_S
-        while self.busy or self.parked or self.doorman.lingering:
+        while self.busy or self.lobby.parked or self.doorman.lingering:
             if time.monotonic() - now > self.cfg.graceful_timeout:
                 self.log.warning("Leaving with %d requests unanswered", self.busy)
                 return
@@ -131,18 +118,19 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         that the time of each is known. A client that waits at each look after that is refused. Until then it
         lies in the epoll, where a thread that becomes free takes it.
         """
-        seen = {fd: self.seen.get(fd, -1) + 1 for fd, _ in self.epoll.poll(0)}
+        lobby = self.lobby
+        seen = {fd: self.seen.get(fd, -1) + 1 for fd, _ in lobby.epoll.poll(0)}
         for fd, looks in seen.items():
-            conn = self.parked.get(fd)
-            if fd in self.listeners:
-                while looks >= LOOKS and (new := self.accept(fd)):
-                    self.park(new)
-                self.arm(fd)
+            conn = lobby.parked.get(fd)
+            if fd in lobby.listeners:
+                while looks >= LOOKS and (new := lobby.accept(fd)):
+                    lobby.park(new)
+                lobby.arm(fd)
             elif conn is not None and looks < LOOKS:
-                self.arm(fd)
-            elif conn is not None and self.claim(conn):
+                lobby.arm(fd)
+            elif conn is not None and lobby.claim(conn):
                 self.refused += 1
-                self.dismiss(conn, FULL)
+                self.doorman.see_off(conn.sock, FULL)
         self.seen = seen
         return bool(seen)
 
@@ -152,9 +140,11 @@ class ThreadWorker(Worker):  # type: ignore[misc]
         if now < self.next_sweep:
             return
         self.next_sweep = now + every_s / 2
-        for conn in list(self.parked.values()):
-            if min(conn.deadline, self.idle_until) <= now and self.claim(conn):
-                self.dismiss(conn, SLOW if conn.inlet.buf.getvalue() else b"")
+        for conn in self.lobby.overdue(now):
+            if conn.inlet.buf.getvalue():
+                self.doorman.see_off(conn.sock, SLOW)
+            else:
+                conn.sock.close()
         if self.refused:
             self.log.warning("The worker is full: %d requests were answered 503", self.refused)
             self.turned_away += self.refused
@@ -178,14 +168,15 @@ class ThreadWorker(Worker):  # type: ignore[misc]
 
     def labour(self) -> None:
         """The life of a thread: take what is ready, serve it, and start another thread first if this was the last."""
+        lobby = self.lobby
         while True:
-            events = self.epoll.poll(None, 1)
+            events = lobby.epoll.poll(None, 1)
             if not events:
                 continue
             fd = events[0][0]
             with self.lock:
                 self.busy += 1
-                conn = self.parked.pop(fd, None)
+                conn = lobby.parked.pop(fd, None)
                 last = self.busy >= self.started
                 grows = last and self.started < self.limit
                 self.started += grows
@@ -195,8 +186,8 @@ class ThreadWorker(Worker):  # type: ignore[misc]
                 self.ring()
             try:
                 if conn is None:
-                    conn = self.accept(fd)
-                    self.arm(fd)
+                    conn = lobby.accept(fd)
+                    lobby.arm(fd)
                 if conn is not None:
                     self.serve(conn)
             except Exception:
@@ -207,63 +198,6 @@ class ThreadWorker(Worker):  # type: ignore[misc]
                 if not self.alive:
                     self.ring()
 
-    def accept(self, fd: int) -> Connection | None:
-        """Accept one connection; None if another worker was quicker, or `fd` is no listener (any more)."""
-        listener, server = self.listeners.get(fd, (None, None))
-        if listener is None:
-            return None
-        try:
-            sock, client = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return None
-        except OSError:
-            if self.alive:
-                self.log.exception("Cannot accept a connection")
-                time.sleep(0.1)  # most likely out of file descriptors, and the listener stays ready
-            return None
-        for option, seconds in (socket.SO_RCVTIMEO, self.receive_s), (socket.SO_SNDTIMEO, self.send_s):
-            # By the kernel: a time-out set in Python costs a poll for each read and write.
-            sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(seconds), int(seconds % 1 * 1e6)))
-        return Connection(self.cfg, sock, client, server, time.monotonic() + self.head_s)
-
-    def arm(self, fd: int) -> None:
-        """Let the next free thread have `fd` again, if it still is a listener or a resting connection."""
-        if fd in self.listeners or fd in self.parked:
-            with suppress(OSError):  # it was closed at this moment
-                self.epoll.modify(fd, TAKE)
-
-    def park(self, conn: Connection) -> None:
-        """Let a connection rest until its client sends something."""
-        if not conn.begun:
-            conn.begun = bool(conn.inlet.buf.getvalue())
-            conn.deadline = time.monotonic() + (self.head_s if conn.begun else self.cfg.keepalive)
-        oldest = None
-        # Under the lock, so that the connection cannot be closed, and its number used again, before it is armed.
-        with self.lock:
-            if len(self.parked) >= self.cfg.worker_connections:
-                oldest = next(iter(self.parked.values()))
-            self.parked[conn.fd] = conn
-            (self.epoll.modify if conn.known else self.epoll.register)(conn.fd, TAKE)
-            conn.known = True
-        if oldest is not None and self.claim(oldest):
-            self.dismiss(oldest, b"")
-
-    def claim(self, conn: Connection) -> bool:
-        """Take a connection that rests away from the threads; False if one of them has it by now."""
-        with self.lock:
-            if self.parked.get(conn.fd) is not conn:
-                return False
-            del self.parked[conn.fd]
-        self.epoll.unregister(conn.fd)
-        return True
-
-    def dismiss(self, conn: Connection, answer: bytes) -> None:
-        """Close a connection that was not served, with an answer if there is one."""
-        if answer:
-            self.doorman.see_off(conn.sock, answer)
-        else:
-            conn.sock.close()
-
     def serve(self, conn: Connection) -> None:
         """Answer the requests that have come, then close the connection or let it rest."""
         try:
@@ -273,7 +207,7 @@ class ThreadWorker(Worker):  # type: ignore[misc]
                 if not self.answer(conn, request):
                     return
                 conn.begun = False
-            self.park(conn)
+            self.lobby.park(conn)
         except GONE:
             conn.sock.close()
         except Exception as error:
@@ -312,16 +246,16 @@ class ThreadWorker(Worker):  # type: ignore[misc]
                     parts.close()
             if not resp.should_close() and conn.settle():
                 return True
-            self.finish(conn)
+            self.doorman.finish(conn)
         except GONE as error:
             self.log.debug("Cut: %s", error)
-            self.cut(conn, resp)
+            self.doorman.cut(conn, resp)
         except (Exception, SystemExit) as error:
             answer = explain(error)
             if answer is FAILED or (resp is not None and resp.headers_sent):
                 self.log.exception("Error handling request %s %s", request.method, request.path)
             if resp is not None and resp.headers_sent:
-                self.cut(conn, resp)
+                self.doorman.cut(conn, resp)
             else:
                 self.doorman.see_off(conn.sock, answer)
         finally:
@@ -330,21 +264,6 @@ class ThreadWorker(Worker):  # type: ignore[misc]
             except Exception:
                 self.log.exception("Exception in post_request hook")
         return False
-
-    def finish(self, conn: Connection) -> None:
-        """Close a connection without a reset, which could take the end of the answer with it."""
-        if conn.is_quiet():
-            conn.sock.close()
-        else:
-            self.doorman.see_off(conn.sock)
-
-    def cut(self, conn: Connection, resp: Answer | None) -> None:
-        """Close a connection in the middle of its answer, so that the client cannot take it for the end."""
-        if resp is not None and not (resp.whole or resp.chunked or resp.response_length is not None):
-            reset(conn.sock)
-            conn.sock.close()
-        else:
-            self.finish(conn)
 
     def sheds(self) -> bool:
         """Tell whether answers end their connections: on leaving, and when full, as another worker may have room."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -20,6 +23,12 @@ import openai
 from wire import PATIENCE_S, Wire
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+#: A start takes seconds of CPU, which many other processes may want as well.
+START_S = 90.0
+#: Below those that the system gives to whoever asks for any, and the file in which processes of tests reserve theirs.
+PORTS = range(20000, 32000)
+RESERVED = os.open(Path(tempfile.gettempdir()) / f"lockgate-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT, 0o600)
 
 ECHO = """
 chain = ["keys"]
@@ -33,6 +42,30 @@ use = "echo"
 [models.echo]
 targets = ["echo"]
 """
+
+#: An upstream at `{url}` which is never left alone, whatever it does: the provider `up`, without models.
+UP = """
+chain = ["keys"]
+
+[plugins.keys]
+use = "api_keys"
+
+[providers.up]
+use = "openai"
+base_url = "{url}"
+timeouts = {{ connect = 5, first_byte = 60, idle = 60 }}
+breaker = {{ failures = 0 }}
+"""
+
+#: The same as the model `mock`, for which it is asked once.
+MOCK = (
+    UP
+    + """
+[models.mock]
+targets = ["up"]
+retry = {{ attempts = 1 }}
+"""
+)
 
 
 class Gateway:
@@ -157,21 +190,28 @@ class Gateway:
                     self._said.notify_all()
 
     def _wait_until_healthy(self) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            for _ in range(int(PATIENCE_S / 0.05)):
-                with contextlib.suppress(OSError), self.wire() as wire:
-                    if wire.get("/healthz").status == 200:
-                        return
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(0.05)
-                    break
+        deadline = time.monotonic() + START_S
+        while self._process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError, EOFError), self.wire() as wire:
+                if wire.get("/healthz").status == 200:
+                    return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.05)
         raise AssertionError(f"the gateway did not start:\n{self.log}")
 
 
 def free_port() -> int:
-    """Return a port of the loopback on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Return a port of the loopback on which nobody listens, and which no other process of tests is given.
+
+    Seconds may pass until it is used: one that the system gives to anybody could be somebody else's by then.
+    """
+    any_of = random.SystemRandom()  # hypothesis begins `random` anew for each test
+    for port in any_of.sample(PORTS, 200):
+        with contextlib.suppress(OSError):
+            fcntl.lockf(RESERVED, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+    raise AssertionError("no port is free")
 
 
 def new_key(config: Path, name: str = "test", **details: Any) -> str:

@@ -11,17 +11,18 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from gateways import ECHO, Gateway, free_port
+from gateways import ECHO, MOCK, START_S, Gateway, free_port
 from states import settings_in
-from test_streams import CONFIG
 from upstreams import Gate, Upstream, chunked, sse, streaming
 from wire import PATIENCE_S
 
@@ -46,7 +47,7 @@ class Admin:
         command = [sys.executable, "-c", "from proxy.cli import main; main()", "admin", "--config", str(config)]
         with (config.parent / "admin.log").open("w") as log:
             self._process = subprocess.Popen(command, cwd=config.parent, stdout=log, stderr=log)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + START_S
         while self._process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 assert self.get("/healthz")[0] == 200
@@ -60,7 +61,7 @@ class Admin:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         if key is not None:
             given["authorization"] = f"Bearer {key}"
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, PATIENCE_S)) as connection:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, START_S)) as connection:
             connection.request("GET", path, headers=given)
             response = connection.getresponse()
             body = response.read()
@@ -162,6 +163,8 @@ def test_usage_and_requests_are_those_of_the_ledger(served: Any) -> None:
         ("requests?status=ok", "status"),
         ("requests?after=nonsense", "after"),
         ("requests?teams=a", "teams"),
+        ("requests?id=%00", "id"),
+        ("usage?team=a%0Ab", "team"),
     ],
 )
 def test_a_query_that_cannot_be_answered_says_which_part(served: Any, query: str, param: str) -> None:
@@ -195,13 +198,17 @@ def test_a_revoked_key_opens_nothing_from_then_on(served: Any) -> None:
 def test_a_gateway_that_is_full_does_not_touch_it(tmp_path: Path, worker: str) -> None:
     gate = Gate()
     with Upstream(lambda _: [streaming(), chunked(sse(stream()[:2], done=False), last=False), gate]) as upstream:
-        gateway = Gateway(tmp_path, CONFIG.format(url=upstream.url), server={"threads": 1}, worker=worker)
+        # The stream is held for as long as all that follows takes.
+        toml = MOCK.format(url=upstream.url).replace("idle = 60", "idle = 120")
+        gateway = Gateway(tmp_path, toml, server={"threads": 1}, worker=worker)
         admin = Admin(gateway.config)
         try:
-            with gateway.wire() as held, gateway.wire() as turned_away:
+            with gateway.wire() as held:
                 held.request({"model": "mock", "stream": True, "messages": [{"role": "user", "content": "Hi"}]})
                 held.read_until(b"data:")
-                assert turned_away.get("/healthz").status == 503
+                # Not before: accepting one connection makes a worker of one thread full for the request of another.
+                with gateway.wire() as turned_away:
+                    assert turned_away.get("/healthz").status == 503
                 assert admin.get("/healthz")[0] == 200 and admin.get("/readyz")[0] == 200
                 assert b"lockgate_requests_in_flight 1.0" in admin.get("/metrics")[1]
                 admin.wait("/metrics", None, lambda body: b"lockgate_turned_away_total 1.0" in body)
@@ -289,6 +296,31 @@ def test_probes_are_answered_from_memory_for_a_moment(local: Local, monkeypatch:
     first = readiness.check()
     monkeypatch.setattr(readiness, "_scrape", None)
     assert readiness.check() is first
+
+
+def test_a_check_that_takes_long_holds_up_no_other_probe(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    readiness = local.app.extensions["lockgate"].readiness
+    first = readiness.check()
+    monkeypatch.setattr("proxy.admin.readiness.HOLDS_S", 0.0)
+    under_way, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(readiness, "_config", lambda: under_way.set() or go_on.wait(PATIENCE_S) and None)
+    slow = threading.Thread(target=readiness.check)
+    slow.start()
+    assert under_way.wait(PATIENCE_S)
+    assert readiness.check() is first
+    go_on.set()
+    slow.join(PATIENCE_S)
+    assert readiness.check()["config"] is None
+
+
+def test_a_copy_that_a_reload_has_just_removed_is_none(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = local.settings.server.state / "active" / "1-1" / "lockgate.toml"
+    readiness = local.app.extensions["lockgate"].readiness
+    checked = SimpleNamespace(report={"problems": []}, close=list)
+    monkeypatch.setattr("proxy.admin.readiness.Flight", lambda path: checked)
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([gone, Path(__file__)]))
+    assert readiness._config() is None
+    assert readiness._checked[0] == Path(__file__)
 
 
 def test_a_ledger_that_is_away_is_said(local: Local) -> None:

@@ -228,12 +228,12 @@ def test_a_bundled_plugin_without_its_library_is_absent_and_stops_nothing(tmp_pa
     (tmp_path / "vault.py").write_text(vault)
     (tmp_path / "fine.py").write_text(PLUGIN.format(cls="Fine", name="fine"))
     monkeypatch.setattr(catalog, "BUNDLED", tmp_path)
-    monkeypatch.setattr(catalog, "requires", lambda _: ["a-library-that-is-an-extra>=3; extra == 'vault'"])
+    monkeypatch.setattr("proxy.shelf.requires", lambda _: ["a-library-that-is-an-extra>=3; extra == 'vault'"])
     found = Catalog.discover()
     assert found.plugins.get("vault") is None
     assert found.absent == {"vault": "needs the extra 'vault': pip install 'lockgate[vault]'"}
     assert "fine" in found.plugins
-    monkeypatch.setattr(catalog, "requires", lambda _: None)
+    monkeypatch.setattr("proxy.shelf.requires", lambda _: None)
     found = Catalog.discover()
     assert list(found.plugins) == ["fine"]
     assert found.absent["vault"] == "needs the Python module 'a_library_that_is_an_extra', which is not installed"

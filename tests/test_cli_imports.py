@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
+from commands import listed, lockgate_in
 from states import database_in, settings_in
 
 from proxy.access import keys
 from proxy.access.pepper import pepper
-from proxy.cli import keys as cli_keys
 from proxy.records.snapshot import Snapshot
 
 
@@ -22,30 +21,7 @@ def settings(tmp_path):
 @pytest.fixture
 def lockgate(tmp_path):
     """Run `lockgate keys …` with a configuration whose state is in a new directory, and a team `search`."""
-    path = tmp_path / "lockgate.toml"
-    path.write_text(
-        """
-        chain = ["keys"]
-        [server]
-        state = "state"
-        [plugins.keys]
-        use = "api_keys"
-        [providers.echo]
-        use = "echo"
-        [models.echo]
-        targets = ["echo"]
-        [teams.search]
-        """
-    )
-
-    def run(*arguments, **how):
-        return CliRunner().invoke(cli_keys.keys, [*arguments, "--config", str(path)], **how)
-
-    return run
-
-
-def listed(lockgate):
-    return json.loads(lockgate("list", "--json").stdout)
+    return lockgate_in(tmp_path, "[teams.search]\n", "keys")
 
 
 def lines(*rows):

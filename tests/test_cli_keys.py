@@ -8,53 +8,23 @@ import time
 from contextlib import closing
 
 import pytest
-from click.testing import CliRunner
+from commands import listed, lockgate_in, told
 from states import database_in, settings_in
 
 from proxy.access import teams
 from proxy.access.pepper import pepper
-from proxy.cli import keys as cli_keys
 from proxy.records import audit
 from proxy.records.snapshot import Snapshot
 
 
 @pytest.fixture
 def lockgate(tmp_path):
-    """Run `lockgate keys …` with a configuration whose state is in a new directory."""
-    path = tmp_path / "lockgate.toml"
-    path.write_text(
-        """
-        chain = ["keys"]
-        [server]
-        state = "state"
-        [plugins.keys]
-        use = "api_keys"
-        [providers.echo]
-        use = "echo"
-        [models.echo]
-        targets = ["echo"]
-        [teams.search]
-        """
-    )
-
-    def run(*arguments, **how):
-        return CliRunner().invoke(cli_keys.keys, [*arguments, "--config", str(path)], **how)
-
-    return run
-
-
-def listed(lockgate):
-    return json.loads(lockgate("list", "--json").stdout)
+    """Run `lockgate keys …` with a configuration whose state is in a new directory, and a team `search`."""
+    return lockgate_in(tmp_path, "[teams.search]\n", "keys")
 
 
 def made(lockgate, *arguments):
     return json.loads(lockgate("create", "--name", "app", *arguments, "--json").stdout)
-
-
-def told(result):
-    """What a command that was refused said."""
-    assert result.exit_code == 1 and result.stdout == "", result.output
-    return result.stderr
 
 
 def live(tmp_path, *tokens):

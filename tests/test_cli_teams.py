@@ -5,53 +5,27 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
+from commands import lockgate_in, told
 from states import settings_in
 
-from proxy import cli
 from proxy.records import audit
 
-
-@pytest.fixture
-def config(tmp_path):
-    path = tmp_path / "lockgate.toml"
-    path.write_text(
-        """
-        chain = ["keys"]
-        [server]
-        state = "state"
-        [plugins.keys]
-        use = "api_keys"
-        [providers.echo]
-        use = "echo"
-        [models.echo]
-        targets = ["echo"]
-        [teams.fixed]
-        grants = { models = ["gpt-*"] }
-        limits = { budget = { usd = 5, window = "day" } }
-        """
-    )
-    return path
+FIXED = """
+[teams.fixed]
+grants = { models = ["gpt-*"] }
+limits = { budget = { usd = 5, window = "day" } }
+"""
 
 
 @pytest.fixture
-def lockgate(config):
+def lockgate(tmp_path):
     """Run `lockgate …` with a configuration that has the team `fixed`."""
-
-    def run(*arguments):
-        return CliRunner().invoke(cli.main, [*arguments, "--config", str(config)])
-
-    return run
+    return lockgate_in(tmp_path, FIXED)
 
 
 def answer(result):
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
-
-
-def told(result):
-    assert result.exit_code == 1 and result.stdout == "", result.output
-    return result.stderr
 
 
 def test_a_team_is_made_shown_changed_and_deleted(lockgate, tmp_path):
@@ -91,7 +65,8 @@ def test_a_team_of_the_configuration_is_shown_and_changed_there(lockgate):
     assert "there is no team 'fixed'" in told(lockgate("teams", "delete", "fixed"))
 
 
-def test_a_team_in_both_is_the_configurations_and_the_list_says_so(lockgate, config):
+def test_a_team_in_both_is_the_configurations_and_the_list_says_so(lockgate, tmp_path):
+    config = tmp_path / "lockgate.toml"
     lockgate("teams", "create", "web", "--n", "9")
     lockgate("keys", "create", "--name", "app", "--team", "web")
     config.write_text(config.read_text() + "[teams.web]\ngrants = { n = 2 }\n")
@@ -136,9 +111,9 @@ def test_a_change_of_nothing_is_a_mistake(lockgate):
     assert lockgate("teams", "update", "web").exit_code == 2
 
 
-def test_the_effective_settings_show_teams_as_a_file_has_them(lockgate, config):
+def test_the_effective_settings_show_teams_as_a_file_has_them(lockgate, tmp_path):
     shown = lockgate("check", "--print").stdout
     assert '[teams.fixed]\ngrants = { models = ["gpt-*"] }\nlimits = { budget = { usd = 5, window = "day" } }' in shown
     assert "[keys]\nstale_hours = 24.0" in shown
-    config.write_text(shown)
+    (tmp_path / "lockgate.toml").write_text(shown)
     assert lockgate("check", "--print").stdout == shown

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from proxy import config
 from proxy.catalog import Catalog
 from proxy.cli.listing import as_toml
-from proxy.config import Secret
 from proxy.errors import ConfigError
+from proxy.secrets import Secret
 from proxy.serving import address
 from proxy.settings import Target, Timeouts
 
@@ -216,9 +216,11 @@ def test_an_entry_that_is_no_table_is_told(problems, kind):
     st.recursive(st.booleans() | st.integers() | st.text() | st.floats(), lambda inner: st.lists(inner), max_leaves=3)
 )
 def test_no_value_in_any_place_breaks_the_check(value):
+    from proxy.config.connection import ConnectionSchema
     from proxy.config.document import Document
+    from proxy.config.models import ModelSchema
     from proxy.config.reading import Reading
-    from proxy.config.sections import ConnectionSchema, FileSchema, KeysSchema, ModelSchema, ServerSchema
+    from proxy.config.sections import FileSchema, KeysSchema, ServerSchema
 
     sections = {"server": ServerSchema, "egress": ConnectionSchema, "keys": KeysSchema}
     tables = {name: dict.fromkeys(schema().fields, value) for name, schema in sections.items()}
@@ -463,10 +465,10 @@ def test_the_reference_in_the_documentation_is_current():
 
 
 def test_every_key_has_help():
-    from proxy.config import reference, sections
+    from proxy.config import connection, models, reference, sections
 
-    schemas = (sections.FileSchema, sections.ServerSchema, sections.ConnectionSchema, sections.KeysSchema)
-    rows = [row for schema in (*schemas, sections.ModelSchema) for row in reference.options(schema)]
+    schemas = (sections.FileSchema, sections.ServerSchema, connection.ConnectionSchema, sections.KeysSchema)
+    rows = [row for schema in (*schemas, models.ModelSchema) for row in reference.options(schema)]
     assert not [row.key for row in rows if not row.help]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import proxy
-from proxy import hookspecs, relay, sse
+from proxy import hookspecs, sources, sse
 from proxy.exchange import Exchange
 from proxy.testing import stream
 
@@ -70,7 +70,8 @@ def test_the_master_imports_nothing_that_workers_could_not_load_anew() -> None:
     loaded = "sorted(name for name in sys.modules if name.startswith('proxy'))"
     code = f"import sys; from proxy.serving import address; print(*{loaded})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["proxy", "proxy.serving", "proxy.serving.address", "proxy.serving.welcome"]
+    inside = ("address", "flight", "welcome")
+    assert done.stdout.split() == ["proxy", "proxy.serving", *(f"proxy.serving.{name}" for name in inside)]
 
 
 def test_bundled_plugins_import_only_from_proxy() -> None:
@@ -142,7 +143,7 @@ def name(requirement: str) -> str:
 
 def test_pass_through_parses_only_events_with_usage_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     exchange = Exchange("id", "POST", "/", {}, "", body={})
-    track = relay.Track(exchange)
+    track = sources.Track(exchange)
     chunk = b"".join(sse.encode(_dumps(event)) for event in stream("Hello there", usage=None))
     monkeypatch.setattr("proxy.relay.orjson.loads", _refuse)
     assert sse.canonical(chunk)

@@ -6,23 +6,14 @@ import select
 from collections.abc import Iterator
 
 import pytest
-from gateways import Gateway
+from gateways import UP, Gateway
 from upstreams import Gate, Upstream, chunked, head, json_answer, sse, stream_answer, streaming
 
 from proxy.testing import completion, stream
 
-CONFIG = """
-chain = ["keys"]
-
-[plugins.keys]
-use = "api_keys"
-
-[providers.up]
-use = "openai"
-base_url = "{url}"
-timeouts = {{ connect = 5, first_byte = 20, idle = 20, total = 20 }}
-breaker = {{ failures = 0 }}
-
+CONFIG = (
+    UP
+    + """
 [models.patient]
 targets = ["up"]
 
@@ -53,6 +44,7 @@ timeouts = {{ idle = 0.5, first_byte = 0.5 }}
 targets = ["up/one", "up/two"]
 timeouts = {{ first_byte = 0.5 }}
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -88,8 +88,25 @@ def test_a_long_journal_is_read_from_its_end(history, journal, shipper, monkeypa
     assert 5 < len(found) < 50
 
 
+def test_while_the_ledger_is_away_the_journal_is_read_once_for_all_who_ask(history, journal, database, monkeypatch):
+    file = journal()
+    whole(file, number=1, at=NOW)
+    read, journalled = [], history._journalled
+    monkeypatch.setattr(history, "_journalled", lambda: read.append(1) or journalled())
+    history._again = float("inf")
+    assert [ids(history.page(Search({"subject": subject}), 5)) for subject in ("k1", "other", "k1")] == [[1], [], [1]]
+    assert len(read) == 1
+    monkeypatch.setattr(module, "KEPT_S", 0.0)
+    history._kept_until = 0.0
+    whole(file, number=2, at=NOW + 1)
+    assert ids(history.page(Search(), 5)) == [2, 1]
+    history._again = 0.0
+    assert history.page(Search(), 5).source == "ledger" and history._kept == []
+
+
 @pytest.mark.parametrize(
-    "cursor", ["", "x", "e30", "W10", "WzEsMl0", "W251bGwsIngiXQ", "é", "WyJ4IiwieCJd", "A" * 9999]
+    "cursor",
+    [*" x e30 W10 WzEsMl0 W251bGwsIngiXQ é WyJ4IiwieCJd WyJuYW4iLCJ4Il0 W3RydWUsIngiXQ".split(" "), "A" * 9999],
 )
 def test_a_cursor_that_no_page_gave_is_refused(history, cursor):
     with pytest.raises(Reject) as refusal:

@@ -21,8 +21,11 @@ from test_reload import hang_up, kill_workers
 from wire import PATIENCE_S
 
 from plugins.budget import Budget
+from plugins.contents import Contents
 from plugins.rate_limit import RateLimit
-from proxy import Exchange, Reject, hookimpl, relay
+from plugins.request_log import RequestLog
+from plugins.traces import Traces
+from proxy import Exchange, Reject, hookimpl, relay, sources
 from proxy.admin.lag import Lag
 from proxy.metrics import slots
 from proxy.metrics.registry import LABEL_SETS, MOST_BUCKETS, Registry
@@ -106,14 +109,14 @@ def test_no_word_of_a_caller_or_an_upstream_is_a_label() -> None:
 def test_the_gaps_of_a_stream_are_those_between_its_reads() -> None:
     exchange = Exchange("id", "POST", "/", {}, "", body={})
     call = SimpleNamespace(touched=0.0, sent=0.0)
-    track = relay.Track(exchange)
+    track = sources.Track(exchange)
 
     def pieces() -> Any:
         for at, event in zip((1.0, 1.5, 3.5, 3.75), stream("a b"), strict=False):
             call.touched = at
             yield event
 
-    source = relay.Source(pieces())
+    source = sources.Source(pieces())
     out = relay.as_stream(exchange, source, iter(source), track, call, lambda: None, lambda error: error)  # type: ignore
     assert b"[DONE]" in list(out)[-1]
     outcome = exchange.outcome
@@ -164,6 +167,14 @@ def test_a_gauge_follows_its_function_and_outlives_its_failure(registry: Registr
     held[0] = 5.0
     eventually(lambda: scraped(tmp_path)["held"], 5.0)
     assert registry.gauge("held", "How many.").value == 5.0
+
+
+def test_a_counter_adds_up_all_that_it_follows(registry: Registry, tmp_path: Path) -> None:
+    counts = [1, 10]
+    for at in range(2):
+        registry.counter("dropped_total", "Dropped.").set_function(lambda at=at: counts[at])
+    counts[0] += 1
+    eventually(lambda: scraped(tmp_path)["dropped_total"], 12.0)
 
 
 def test_a_metric_is_one_wherever_it_is_asked_for(registry: Registry) -> None:
@@ -358,8 +369,13 @@ def test_every_metric_is_documented_and_every_one_in_use_exists(tmp_path: Path) 
     root = Path(__file__).resolve().parent.parent
     (tmp_path / "shipper.json").write_text('{"behind_bytes": 1, "time": 1.0, "problem": null}')
     own = {family.name for family in Lag(tmp_path).collect()} | {"lockgate_workers"}
+    (tmp_path / "key").write_text("k" * 32)
     with Rig(
-        configured(RateLimit, requests_per_minute=60), configured(Budget, budget={"usd": 1, "window": "day"})
+        configured(RateLimit, requests_per_minute=60),
+        configured(Budget, budget={"usd": 1, "window": "day"}),
+        configured(RequestLog),
+        configured(Contents, key={"file": str(tmp_path / "key")}),
+        configured(Traces, endpoint="http://collector.test/v1/traces"),
     ) as rig:
         metrics = rig.gateway.metrics
         metrics.serve(SimpleNamespace(busy=0, turned_away=0))

@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 from crowds import until
-from gateways import Gateway
+from gateways import MOCK, Gateway
 from nginxes import NGINX, Behind, Nginx
 from upstreams import FIN, Gate, Upstream, chunked, head, plain, sse, streaming
 from wire import Answer, Wire
@@ -22,23 +22,6 @@ from wire import Answer, Wire
 from proxy.testing import stream
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-
-CONFIG = """
-chain = ["keys"]
-
-[plugins.keys]
-use = "api_keys"
-
-[providers.up]
-use = "openai"
-base_url = "{url}"
-timeouts = {{ connect = 5, first_byte = 60, idle = 60 }}
-breaker = {{ failures = 0 }}
-
-[models.mock]
-targets = ["up"]
-retry = {{ attempts = 1 }}
-"""
 
 ASK: dict[str, Any] = {"model": "mock", "messages": [{"role": "user", "content": "Hi"}]}
 STREAM = {**ASK, "stream": True}
@@ -57,7 +40,7 @@ def up() -> Iterator[Upstream]:
 def behind(worker: str, up: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
     """A gateway on a unix socket, with frequent heartbeats and the upstream behind it, which each test scripts anew."""
     made = Behind(
-        tmp_path_factory.mktemp("lg"), CONFIG.format(url=up.url), worker=worker, server={"heartbeat": 0.2, "workers": 2}
+        tmp_path_factory.mktemp("lg"), MOCK.format(url=up.url), worker=worker, server={"heartbeat": 0.2, "workers": 2}
     )
     yield made
     made.stop()
@@ -349,7 +332,7 @@ def test_a_second_gateway_takes_what_the_first_was_not_sent_and_nothing_else(
     up: Upstream, behind: Behind, tmp_path_factory: pytest.TempPathFactory, start_nginx: Callable[..., Nginx]
 ) -> None:
     folder, shared = tmp_path_factory.mktemp("lg"), {"state": str(behind.folder / "var"), "workers": 1}
-    second = Behind(folder, CONFIG.format(url=up.url), server=shared)
+    second = Behind(folder, MOCK.format(url=up.url), server=shared)
     try:
         both = f"server unix:{second.path};\n        server unix:{behind.path};"
         nginx = start_nginx("unused", behind.key, [("server unix:unused;", both)])
@@ -392,7 +375,7 @@ def test_slow_bodies_hold_no_place_of_the_gateway(
     up.scripts = [plain]
     seen = len(up.requests)
     few = {"threads": 2, "workers": 1}
-    gateway = Behind(tmp_path_factory.mktemp("lg"), CONFIG.format(url=up.url), worker=worker, server=few)
+    gateway = Behind(tmp_path_factory.mktemp("lg"), MOCK.format(url=up.url), worker=worker, server=few)
     with contextlib.ExitStack() as stack:
         stack.callback(gateway.stop)
         nginx = start_nginx(gateway.path, gateway.key)

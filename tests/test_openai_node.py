@@ -8,8 +8,7 @@ from typing import Any
 import nodes
 import pytest
 from answers import BROKEN, LEGAL, WORTHLESS
-from gateways import Gateway
-from test_streams import CONFIG
+from gateways import MOCK, Gateway
 from upstreams import Upstream, json_answer
 
 from proxy.testing import completion
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.skipif(nodes.missing() is not None, reason=str(nodes.mi
 def judged(worker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., dict[str, Any]]]:
     """Put each script behind a gateway, ask for it, and return what the client made of the answer."""
     with Upstream() as up:
-        gateway = Gateway(tmp_path_factory.mktemp("judged"), CONFIG.format(url=up.url), worker=worker)
+        gateway = Gateway(tmp_path_factory.mktemp("judged"), MOCK.format(url=up.url), worker=worker)
 
         def judge(scripts: dict[str, Callable[[], Any]], stream: bool) -> dict[str, Any]:
             up.scripts = [lambda request: scripts[request.json["user"]]()]

@@ -610,6 +610,31 @@ def test_a_plugin_that_ends_the_process_ends_its_exchange_too(rig: Callable[...,
     assert it.gateway.bodies.take(it.gateway.settings.server.max_bodies_bytes)
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_exchange_ends_also_where_its_cost_cannot_be_told(
+    rig: Callable[..., Rig], upstream: Upstream, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    def unknown(*_: object) -> None:
+        raise ArithmeticError
+
+    # Of a cut stream it is told at the end; of others before their last event, which then is not sent.
+    events = sse(stream()[:2], done=False) if cut else sse(stream())
+    upstream.scripts = [lambda _: [stream_answer(events, last=not cut), End("fin")]]
+    it = rig()
+    monkeypatch.setattr(it.gateway.prices, "cost", unknown)
+    text, whole = it.streamed()
+    assert not whole and "[DONE]" not in text
+    assert it.seen[-2:] == ["a.on_complete", "b.on_complete"]
+    assert it.last[-1].cost is None
+    assert it.gateway.bodies.take(it.gateway.settings.server.max_bodies_bytes)
+    totals, _ = Scrape(it.gateway.state / "metrics").totals()
+    assert totals["lockgate_requests_in_flight"].rows == {(): [0.0]}
+    it.gateway.stop()
+    [file] = (it.gateway.state / "journal").glob("2*.jsonl")
+    [end] = [line for line in map(json.loads, file.read_text().splitlines()) if line["kind"] == "end"]
+    assert end["code"] == ("upstream_connection_lost" if cut else "internal_error")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_an_exchange_held_goes_with_its_end_and_not_when_a_collection_comes_by(
     rig: Callable[..., Rig], upstream: Upstream, stream: bool

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import cli, config
-from proxy.config import ConfigError
 from proxy.costs.prices import Price, Prices, priced, shipped
+from proxy.errors import ConfigError
 from proxy.exchange import Usage
 from proxy.settings import ProviderSettings, ServerSettings, Settings
 

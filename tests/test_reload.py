@@ -210,6 +210,6 @@ def test_a_check_that_takes_for_ever_is_ended(tmp_path, monkeypatch):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "slow.py").write_text("import threading\nthreading.Event().wait()\n")
     (tmp_path / "lockgate.toml").write_text(f'{ECHO}[server]\nplugins_dir = "own"\n')
-    monkeypatch.setattr(serving, "LONGEST_CHECK", 0.2)
+    monkeypatch.setattr("proxy.serving.flight.LONGEST_CHECK", 0.2)
     flight = serving.Flight(tmp_path / "lockgate.toml")
     assert flight.report["problems"] == ["the check took longer than 0 s: does a plugin block on import?"]

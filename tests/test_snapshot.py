@@ -15,7 +15,6 @@ from states import PEPPER, both_databases, database_in, python
 from proxy import Reject
 from proxy.access import keys, teams
 from proxy.errors import ConfigError
-from proxy.records import snapshot as module
 from proxy.records.database import Database, explained
 from proxy.records.snapshot import Snapshot
 from proxy.settings import TeamSettings
@@ -162,11 +161,11 @@ def test_a_changed_key_is_another_identity(database, snapshot):
 
 
 def test_the_identities_kept_made_up_are_bounded(database, snapshot, monkeypatch):
-    monkeypatch.setattr(module, "MOST_HOT", 2)
+    monkeypatch.setattr("proxy.records.keyring.MOST_HOT", 2)
     made = [create(database)[1] for _ in range(5)]
     snapshot.refresh()
     assert all(snapshot.find(whole) for _ in range(2) for whole in made)
-    assert len(snapshot._hot) <= 2
+    assert len(snapshot._keyring._hot) <= 2
 
 
 @both_databases

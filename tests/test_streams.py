@@ -8,28 +8,11 @@ from collections.abc import Iterator
 import openai
 import pytest
 from answers import BROKEN, LEGAL, WORTHLESS, hello
-from gateways import Gateway
+from gateways import MOCK, Gateway
 from upstreams import End, Gate, Upstream, chunked, head, json_answer, sse, stream_answer, streaming
 from wire import Wire
 
 from proxy.testing import completion, stream
-
-CONFIG = """
-chain = ["keys"]
-
-[plugins.keys]
-use = "api_keys"
-
-[providers.up]
-use = "openai"
-base_url = "{url}"
-timeouts = {{ connect = 2, first_byte = 20, idle = 20 }}
-breaker = {{ failures = 0 }}
-
-[models.mock]
-targets = ["up"]
-retry = {{ attempts = 1 }}
-"""
 
 ASK = {"model": "mock", "messages": [{"role": "user", "content": "Hi"}]}
 STREAM = {**ASK, "stream": True}
@@ -44,7 +27,7 @@ def up() -> Iterator[Upstream]:
 @pytest.fixture(scope="module")
 def behind(worker: str, up: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with the upstream behind it, which each test scripts anew."""
-    made = Gateway(tmp_path_factory.mktemp("behind"), CONFIG.format(url=up.url), worker=worker)
+    made = Gateway(tmp_path_factory.mktemp("behind"), MOCK.format(url=up.url), worker=worker)
     yield made
     made.stop()
 

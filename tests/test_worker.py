@@ -635,7 +635,8 @@ def test_a_worker_that_leaves_ends_the_connections_it_still_answers_on(start: St
     server = start(graceful_timeout=60)
     idle, client = server.client(), server.client()
     idle.get()
-    client.ask("/echo", length=10)
+    client.ask("/echo", "Expect: 100-continue", length=10)
+    assert client.file.readline() + client.file.readline() == b"HTTP/1.1 100 Continue\r\n\r\n"
     server.process.send_signal(signal.SIGTERM)
     assert idle.ended()
     client.send(b"1234567890")

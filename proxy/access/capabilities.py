@@ -102,11 +102,6 @@ def searches(body: Mapping[str, Any], models: Iterable[str] = ()) -> str | None:
     return None
 
 
-def search_model(name: str) -> bool:
-    """Tell whether an upstream's model of this name searches the web by itself."""
-    return _SEARCH_MODEL.search(name) is not None
-
-
 def _folded(name: str) -> str:
     return _PUNCTUATION.sub("", name.lower())
 

@@ -58,7 +58,7 @@ def denied(capability: str, parameter: str, exchange: Exchange, bound: str = "")
     """Return the refusal of a capability that the caller, or the model here, does not have."""
     model = (exchange.model or "")[:100]
     message = f"You may not use '{capability}' with the model '{model}' here{bound}."
-    return Reject(403, CODE, message, param=violations.shown(parameter))
+    return Reject(403, CODE, message, param=violations.shortened(parameter))
 
 
 def _bound(body: dict[str, object], most: int, exchange: Exchange) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import orjson
 from flask import Blueprint, Response, current_app, request
 
+from proxy.access.insecure import FORWARDED, LOOPBACK
 from proxy.admin import ledger
 from proxy.errors import Reject
-from proxy.pipeline import FORWARDED, LOOPBACK
 from proxy.serving import address
 
 blueprint = Blueprint("admin", __name__)

@@ -72,6 +72,10 @@ def _known(query: Mapping[str, str], names: tuple[str, ...]) -> None:
     unknown = sorted(query.keys() - set(names))
     if unknown:
         raise _wrong(unknown[0][:64], f"is not known here; known: {', '.join(names)}")
+    for name, value in query.items():
+        # No record has such a text, and PostgreSQL fails where it is asked for some of them.
+        if not value.isprintable():
+            raise _wrong(name, "must be of printable characters")
 
 
 def _moment(query: Mapping[str, str], name: str, default: str | None = None) -> float | None:

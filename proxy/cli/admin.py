@@ -14,7 +14,7 @@ import click
 from proxy import serving
 from proxy.cli import config_option, json_option, opening
 from proxy.cli.administration import asked, audit, print_table
-from proxy.cli.times import shown
+from proxy.cli.times import stamp
 from proxy.errors import ConfigError
 
 
@@ -77,7 +77,7 @@ def list_(path: Path | None, as_json: bool) -> None:
         rows: list[dict[str, Any]] = [asdict(key) for key in AdminKeys(settings).read()]
     for row in rows:
         del row["digest"]
-        row["created"] = shown(row["created"])
+        row["created"] = stamp(row["created"])
     if as_json:
         click.echo(json.dumps(rows))
     else:

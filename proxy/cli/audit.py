@@ -13,7 +13,7 @@ import click
 
 from proxy.cli import config_option, json_option
 from proxy.cli.opening import read, told
-from proxy.cli.times import ago, shown
+from proxy.cli.times import ago, stamp
 
 if TYPE_CHECKING:
     from proxy.records.index import Index
@@ -102,7 +102,7 @@ def show(path: Path | None, as_json: bool, since: float | None) -> None:
     for act in found:
         said = {**{f"by_{name}": value for name, value in act["by"].items()}, **act["details"]}
         details = " ".join(f"{name}={value}" for name, value in said.items())
-        click.echo(f"{shown(act['time'])}  {act['act']}  {details}")
+        click.echo(f"{stamp(act['time'])}  {act['act']}  {details}")
 
 
 def _index(path: Path | None) -> Index:
@@ -125,7 +125,7 @@ def _print(facts: dict[str, Any]) -> None:
         click.echo(f"BROKEN  {problem}")
     for note in facts["notes"]:
         click.echo(f"note    {note}")
-    anchored = shown(facts["anchored"]) or "never"
+    anchored = stamp(facts["anchored"]) or "never"
     verdict = "does not verify" if facts["problems"] else "verifies"
     click.echo(
         f"The journal {verdict}: {facts['lines']} lines in {facts['files']} files, {facts['dropped']} removed by "

@@ -70,7 +70,7 @@ def list_(path: Path | None, as_json: bool) -> None:
     from proxy.access.keys import read_all
 
     with opening.opened(path) as (_, database), database.read() as connection:
-        rows = [shown(key) for key in read_all(connection)]
+        rows = [key_facts(key) for key in read_all(connection)]
     if as_json:
         click.echo(json.dumps(rows))
     else:
@@ -86,8 +86,8 @@ def show(path: Path | None, id: str, as_json: bool) -> None:
     from proxy.access.keys import read, retiring
 
     with opening.opened(path) as (_, database), asked("key", id), database.read() as connection:
-        facts = shown(read(connection, id))
-        facts["retiring"] = [times.shown(end) for end in retiring(connection, id, time.time())]
+        facts = key_facts(read(connection, id))
+        facts["retiring"] = [times.stamp(end) for end in retiring(connection, id, time.time())]
     print_facts(facts, as_json)
 
 
@@ -120,7 +120,7 @@ def update(path: Path | None, id: str, clear: tuple[str, ...], as_json: bool, **
             key = change(connection, id, **changes)
             named = {*changes, *clear, *grants, *limits} - {"grants", "limits"}
             audit(settings, "key.update", key=id, changed=sorted(named))
-    print_facts(shown(key), as_json)
+    print_facts(key_facts(key), as_json)
 
 
 @keys.command()
@@ -156,9 +156,9 @@ def revoke(path: Path | None, id: str, as_json: bool) -> None:
             key = revoke(connection, id)
             audit(settings, "key.revoke", key=id)
     if as_json:
-        click.echo(json.dumps(shown(key)))
+        click.echo(json.dumps(key_facts(key)))
     else:
-        click.echo(f"Key {key.id} ({key.name}) is revoked since {times.shown(key.revoked)}.")
+        click.echo(f"Key {key.id} ({key.name}) is revoked since {times.stamp(key.revoked)}.")
 
 
 @keys.command("import")
@@ -183,7 +183,7 @@ def import_(path: Path | None, file: Any, kind: str | None, as_json: bool) -> No
             made = imports.add(connection, pepper, rows, settings)
             audit(settings, "key.import", count=len(made))
     if as_json:
-        click.echo(json.dumps([{**shown(key), **({"key": text} if text else {})} for key, text in made]))
+        click.echo(json.dumps([{**key_facts(key), **({"key": text} if text else {})} for key, text in made]))
         return
     for key, text in made:
         if text:
@@ -209,19 +209,19 @@ def reset(path: Path | None, as_json: bool) -> None:
     click.echo(json.dumps({"revoked": count}) if as_json else f"{count} keys are revoked.")
 
 
-def shown(key: Key) -> dict[str, Any]:
+def key_facts(key: Key) -> dict[str, Any]:
     """Return a key as JSON has it, without its digest."""
     return {
         **{name: getattr(key, name) for name in ("id", "name", *TEXTS)},
-        **permissions.shown(key.grants, key.limits),
-        **{name: times.shown(getattr(key, name)) for name in ("created", "expires", "revoked")},
+        **permissions.facts(key.grants, key.limits),
+        **{name: times.stamp(getattr(key, name)) for name in ("created", "expires", "revoked")},
         "state": key.state(time.time()),
     }
 
 
 def _print_new(key: Key, text: str, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({**shown(key), "key": text}))
+        click.echo(json.dumps({**key_facts(key), "key": text}))
     else:
         click.echo(text)
         click.echo(f"Key {key.id} for {key.name}. {ONCE}", err=True)

@@ -47,13 +47,13 @@ def status(path: Path | None, as_json: bool) -> None:
             with explained(database), database.read() as connection:
                 query = select(func.count(), func.min(requests.c.time), func.max(requests.c.time))
                 facts["requests"], oldest, newest = connection.execute(query).one()
-            facts |= {"oldest": times.shown(oldest), "newest": times.shown(newest)}
+            facts |= {"oldest": times.stamp(oldest), "newest": times.stamp(newest)}
             if shipper is not None:
                 shipper.begin()
                 facts["behind_bytes"] = shipper.behind_bytes
         except ConfigError as failure:
             facts |= {"problem": failure.problems[0], "behind_bytes": told.get("behind_bytes")}
-    facts["looked"] = times.shown(told.get("time"))
+    facts["looked"] = times.stamp(told.get("time"))
     if as_json:
         click.echo(json.dumps(facts))
     else:

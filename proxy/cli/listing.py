@@ -7,13 +7,14 @@ from dataclasses import is_dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from proxy.catalog import Catalog, Found
+from proxy.catalog import Catalog
 from proxy.config.grants import written
 from proxy.config.problems import join
 from proxy.config.reference import literal, options
 from proxy.config.sections import SIMPLE
 from proxy.secrets import SECRET_MASK, Secret
 from proxy.settings import Connection, Settings, Target
+from proxy.shelf import Found
 from proxy.upstreams.renewal import Credential
 
 

@@ -66,7 +66,7 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any], cleared: tuple[str, .
     return {name: value for name, value in {**old, **new}.items() if name not in cleared or name in new}
 
 
-def shown(grants: Mapping[str, Any], limits: Mapping[str, Any]) -> dict[str, Any]:
+def facts(grants: Mapping[str, Any], limits: Mapping[str, Any]) -> dict[str, Any]:
     """Return both as JSON has them, which is also how they are written in a file."""
     return {"grants": dict(grants), "limits": written(limits)}
 

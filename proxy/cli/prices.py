@@ -38,11 +38,11 @@ def prices(path: Path | None, as_json: bool, everything: bool) -> None:
 
 
 def _row(target: str, price: Price, source: str, dated: str | None) -> dict[str, Any]:
-    from proxy.costs.prices import shown
+    from proxy.costs.prices import in_dollars
 
-    row: dict[str, Any] = {"target": target, **shown(price)}
+    row: dict[str, Any] = {"target": target, **in_dollars(price)}
     if price.long is not None:
-        row |= {"long_above": price.long_above, "long": shown(price.long)}
+        row |= {"long_above": price.long_above, "long": in_dollars(price.long)}
     return row | {"source": source, "dated": dated}
 
 

@@ -143,7 +143,7 @@ def _print(rows: list[dict[str, Any]], as_json: bool, head: bool = True) -> None
     for row in rows:
         tokens = None if row["prompt_tokens"] is None else f"{row['prompt_tokens']}+{row['completion_tokens'] or 0}"
         ended = row["code"] or (row["state"] if row["state"] != "ended" else None)
-        cells = (times.shown(row["time"]), row["id"], row["subject"], row["team"], row["model"], row["target"])
+        cells = (times.stamp(row["time"]), row["id"], row["subject"], row["team"], row["model"], row["target"])
         seconds = None if row["duration_s"] is None else f"{row['duration_s']:.2f}"
         more = (row["status"], ended, tokens, dollars(row["cost"]), seconds)
         table.add_row(*(Text("–" if cell is None else str(cell)) for cell in (*cells, *more)))
@@ -152,7 +152,7 @@ def _print(rows: list[dict[str, Any]], as_json: bool, head: bool = True) -> None
 
 def _fact(name: str, value: Any) -> str:
     if name in ("time", "settled", "ended"):
-        return str(times.shown(value))
+        return str(times.stamp(value))
     if name == "cost":
         return dollars(value)
     return value if isinstance(value, str) else json.dumps(value)

@@ -40,7 +40,7 @@ def create(path: Path | None, name: str, as_json: bool, **details: Any) -> None:
         with database.write() as connection:
             team = create(connection, name, note=details["note"], grants=grants, limits=limits)
             audit(settings, "team.create", team=name)
-    print_facts(shown(team), as_json)
+    print_facts(team_facts(team), as_json)
 
 
 @teams.command("list")
@@ -52,7 +52,7 @@ def list_(path: Path | None, as_json: bool) -> None:
 
     with opening.opened(path) as (settings, database), database.read() as connection:
         counts = key_counts(connection)
-        rows = [*_configured(settings), *(shown(team) for team in read_all(connection))]
+        rows = [*_configured(settings), *(team_facts(team) for team in read_all(connection))]
     for row in rows:
         row["keys"] = counts.get(row["name"], 0)
         if row["source"] == "database" and row["name"] in settings.teams:
@@ -74,7 +74,7 @@ def show(path: Path | None, name: str, as_json: bool) -> None:
 
     with opening.opened(path) as (settings, database), asked("team", name), database.read() as connection:
         configured = [row for row in _configured(settings) if row["name"] == name]
-        facts = configured[0] if configured else shown(read(connection, name))
+        facts = configured[0] if configured else team_facts(read(connection, name))
         facts["keys"] = key_counts(connection).get(name, 0)
     print_facts(facts, as_json)
 
@@ -109,7 +109,7 @@ def update(path: Path | None, name: str, clear: tuple[str, ...], as_json: bool, 
             }
             team = change(connection, name, **note, **changes)
             audit(settings, "team.update", team=name, changed=sorted({*note, *clear, *grants, *limits}))
-    print_facts(shown(team), as_json)
+    print_facts(team_facts(team), as_json)
 
 
 @teams.command()
@@ -126,20 +126,20 @@ def delete(path: Path | None, name: str, as_json: bool) -> None:
         count = 0 if name in settings.teams else key_counts(connection).get(name, 0)
         audit(settings, "team.delete", team=name)
     if as_json:
-        click.echo(json.dumps({**shown(team), "keys": count}))
+        click.echo(json.dumps({**team_facts(team), "keys": count}))
     else:
         click.echo(f"Team {name} is deleted." + (f" Keys refused from now on: {count}." if count else ""))
 
 
-def shown(team: Team, source: str = "database") -> dict[str, Any]:
+def team_facts(team: Team, source: str = "database") -> dict[str, Any]:
     """Return a team as JSON has it."""
-    return {"name": team.name, "source": source, "note": team.note, **permissions.shown(team.grants, team.limits)}
+    return {"name": team.name, "source": source, "note": team.note, **permissions.facts(team.grants, team.limits)}
 
 
 def _configured(settings: Settings) -> list[dict[str, Any]]:
     from proxy.access.teams import Team
 
-    return [shown(Team(own.name, own.grants, own.limits), "configuration") for own in settings.teams.values()]
+    return [team_facts(Team(own.name, own.grants, own.limits), "configuration") for own in settings.teams.values()]
 
 
 def _ours(settings: Settings, name: str) -> None:

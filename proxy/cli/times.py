@@ -44,6 +44,6 @@ def expiry(value: str) -> float:
     return when
 
 
-def shown(seconds: float | None) -> str | None:
+def stamp(seconds: float | None) -> str | None:
     """Return seconds since 1970 as `2030-01-31T00:00:00Z`."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -55,7 +55,7 @@ def usage(
         except ValueError as problem:
             raise ConfigError([f"--by: {problem}"]) from problem
     for row in rows:
-        row |= {name: times.shown(row[name]) for name in ("hour", "day") if name in row}
+        row |= {name: times.stamp(row[name]) for name in ("hour", "day") if name in row}
     if as_json:
         click.echo(json.dumps(rows))
     elif as_csv:

@@ -8,36 +8,11 @@ from proxy.catalog import Catalog
 from proxy.config.document import Document
 from proxy.config.reading import Reading
 from proxy.errors import ConfigError
-from proxy.secrets import PathField, Secret, SecretField, relative_to
+from proxy.secrets import relative_to
 from proxy.serving import locate
-from proxy.settings import (
-    Connection,
-    ModelSettings,
-    PluginSettings,
-    ProviderSettings,
-    ServerSettings,
-    Settings,
-    Target,
-    Timeouts,
-)
+from proxy.settings import Settings
 
-__all__ = [
-    "Connection",
-    "ModelSettings",
-    "PathField",
-    "PluginSettings",
-    "ProviderSettings",
-    "Secret",
-    "SecretField",
-    "ServerSettings",
-    "Settings",
-    "Target",
-    "Timeouts",
-    "assemble",
-    "build",
-    "load",
-    "locate",
-]
+__all__ = ["assemble", "build", "load", "locate"]
 
 
 def load(path: Path | None, catalog: Catalog) -> Settings:

@@ -10,24 +10,21 @@ from urllib.parse import urlsplit
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from proxy.config.fields import FlagField, described, texts, whole
-from proxy.secrets import PathField, Secret, SecretField
+from proxy.config.fields import FlagField, UrlOrSecretField, described, texts, whole
+from proxy.secrets import PathField, SecretField
 from proxy.settings import CountersSettings
 
 EXAMPLE = "rediss://:PASSWORD@HOST:6379/0"
 _counters = CountersSettings()
 
 
-class RedisUrlField(fields.Field[Secret]):
-    """The URL of a Redis; one with a password is a secret: `{ env = "NAME" }` or `{ file = "/path" }`."""
+class RedisUrlField(UrlOrSecretField):
+    """The URL of a Redis."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Secret:
-        if isinstance(value, str):
-            secret = Secret(value)
-        else:
-            secret = SecretField().deserialize(value, attr, data, **kwargs)
+    def has_password(self, url: str) -> bool:
+        """Tell whether a password is in the URL."""
         try:
-            parts = urlsplit(secret.reveal())
+            parts = urlsplit(url)
             port = parts.port
         except ValueError:
             raise ValidationError(f"must be a URL like {EXAMPLE}") from None
@@ -36,9 +33,7 @@ class RedisUrlField(fields.Field[Secret]):
             raise ValidationError(f"must be a URL like {EXAMPLE}; redis and rediss (TLS) are spoken")
         if not re.fullmatch(r"(/\d*)?", parts.path):
             raise ValidationError("its path is the number of a database, such as /0")
-        if isinstance(value, str) and parts.password is not None:
-            raise ValidationError('a password is not written here: put the whole URL into { env = "NAME" } or a file')
-        return secret
+        return parts.password is not None
 
 
 class CountersSchema(Schema):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from marshmallow import ValidationError, fields, validate
 
-from proxy.secrets import SecretField, resolve
+from proxy.secrets import Secret, SecretField, resolve
 from proxy.serving import address
 
 
@@ -53,14 +53,26 @@ class BindField(fields.String):
         return bind
 
 
-class ProxyField(fields.Field[str]):
-    """The URL of an HTTP proxy; one with a password is a secret: `{ env = "NAME" }` or `{ file = "/path" }`."""
+class UrlOrSecretField(fields.Field[Secret]):
+    """A URL as text; one with a password is a secret: `{ env = "NAME" }` or `{ file = "/path" }`."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
-        if isinstance(value, str):
-            url = value
-        else:
-            url = SecretField().deserialize(value, attr, data, **kwargs).reveal()
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Secret:
+        plain = isinstance(value, str)
+        secret = Secret(value) if plain else SecretField().deserialize(value, attr, data, **kwargs)
+        if self.has_password(secret.reveal()) and plain:
+            raise ValidationError('a password is not written here: put the whole URL into { env = "NAME" } or a file')
+        return secret
+
+    def has_password(self, url: str) -> bool:
+        """Tell whether a password is in a URL; raise `ValidationError` where it is none of this kind."""
+        raise NotImplementedError
+
+
+class ProxyField(UrlOrSecretField):
+    """The URL of an HTTP proxy."""
+
+    def has_password(self, url: str) -> bool:
+        """Tell whether a user is named, who may have one."""
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -68,9 +80,7 @@ class ProxyField(fields.Field[str]):
             raise ValidationError('must be a URL like "http://proxy.example:3128"') from None
         if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
             raise ValidationError('must be a URL like "http://proxy.example:3128"; http and https are spoken')
-        if parts.username is not None and isinstance(value, str):
-            raise ValidationError('a password is not written here: put the whole URL into { env = "NAME" } or a file')
-        return url
+        return parts.username is not None
 
 
 def whole(low: int, high: int | None = None, **kwargs: Any) -> fields.Integer:

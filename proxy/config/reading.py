@@ -11,17 +11,17 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError
 
-from proxy.catalog import Catalog, Found
-from proxy.config import sections
+from proxy.catalog import Catalog
+from proxy.config import connection, sections
 from proxy.config.document import Document
 from proxy.config.grants import LONGEST_TEAM, TeamSchema
+from proxy.config.models import ModelSchema
 from proxy.config.prices import PriceSchema
 from proxy.config.problems import flatten, join, suggestion
 from proxy.config.tls import trouble
 from proxy.serving import address
 from proxy.settings import (
     STALE_HOURS,
-    BreakerSettings,
     Connection,
     ModelSettings,
     PluginSettings,
@@ -30,8 +30,8 @@ from proxy.settings import (
     ServerSettings,
     Settings,
     TeamSettings,
-    Timeouts,
 )
+from proxy.shelf import Found
 
 #: The tables that are checked one by one, after the top level.
 SECTIONS = ("server", "egress", "keys", "plugins", "providers", "models", "teams", "prices", *sections.SIMPLE)
@@ -120,33 +120,27 @@ class Reading:
 
     def egress(self, raw: Any) -> dict[str, Any]:
         """Check `[egress]` and return it as it was written, without what is wrong in it."""
-        schema = sections.ConnectionSchema()
+        schema = connection.ConnectionSchema()
         before = len(self.problems)
         loaded = self.section(schema, raw, "egress")
         self.problems += trouble(loaded, "egress")
         if len(self.problems) > before:
             return {}
-        self.direct = _connection(loaded)
+        self.direct = connection.made(loaded)
         return dict(raw)
 
     def provider(self, name: str, raw: Any, egress: dict[str, Any]) -> ProviderSettings:
         """Check `[providers.NAME]`: its class's own keys, and those of its connection over `egress`."""
         where = join("providers", name)
-        schema = sections.ConnectionSchema()
+        schema = connection.ConnectionSchema()
         own, wire = raw, dict[str, Any]()
         if isinstance(raw, dict):
             own, wire = _without(raw, schema.fields), {key: raw[key] for key in raw if key in schema.fields}
         use, options = self.uses(own, where, self.catalog.providers, "provider", tuple(schema.fields))
-        merged = egress | wire
-        for table in ("timeouts", "breaker"):
-            if isinstance(wire.get(table), dict):
-                merged[table] = egress.get(table, {}) | wire[table]
-        if "client_cert" in wire:  # a key belongs to its certificate
-            merged = _without(merged, () if "client_key" in wire else ("client_key",))
-        loaded = self.section(schema, merged, where)
+        loaded = self.section(schema, connection.over(egress, wire), where)
         if wire.keys() & {"ca_file", "client_cert", "client_key"}:
             self.problems += trouble(loaded, where)
-        return ProviderSettings(name, use, options, _connection(loaded))
+        return ProviderSettings(name, use, options, connection.made(loaded))
 
     def uses(
         self, raw: Any, where: str, shelf: Mapping[str, Found], kind: str, others: tuple[str, ...] = ()
@@ -180,7 +174,7 @@ class Reading:
         where = join("models", pattern)
         if not pattern.strip():
             self.problems.append(f"{where}: a model has a name")
-        loaded = self.section(sections.ModelSchema(), raw, where)
+        loaded = self.section(ModelSchema(), raw, where)
         loaded["targets"] = targets = tuple(loaded.get("targets", ()))
         for name in dict.fromkeys(target.provider for target in targets):
             if name not in providers:
@@ -236,15 +230,6 @@ class Reading:
         # A plugin that is missing, or whose class is, has been told already.
         if not authenticated and not server.insecure and None not in used and len(used) == len(chain):
             self.problems.append(f"chain: {INSECURE}")
-
-
-def _connection(loaded: dict[str, Any]) -> Connection:
-    own = {
-        "timeouts": Timeouts(**loaded.get("timeouts", {})),
-        "breaker": BreakerSettings(**loaded.get("breaker", {})),
-        "no_proxy": tuple(loaded.get("no_proxy", ())),
-    }
-    return Connection(**loaded | own)
 
 
 def _without(table: dict[str, Any], keys: Any) -> dict[str, Any]:

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, ValidationError
 
-from proxy.config.fields import FlagField, described, whole
-from proxy.secrets import Secret, SecretField
+from proxy.config.fields import FlagField, UrlOrSecretField, described, whole
+from proxy.secrets import Secret
 from proxy.settings import LedgerSettings
 
 _ledger = LedgerSettings()
 EXAMPLE = "postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
-class DatabaseUrlField(fields.Field[Secret]):
-    """The URL of a PostgreSQL database; one with a password is a secret: `{ env = "NAME" }` or `{ file = "/path" }`."""
+class DatabaseUrlField(UrlOrSecretField):
+    """The URL of a PostgreSQL database."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Secret:
-        # Imported here: most configurations name no database.
-        from sqlalchemy import make_url
-        from sqlalchemy.exc import ArgumentError
-
-        if isinstance(value, str):
-            secret = Secret(value)
-        else:
-            secret = SecretField().deserialize(value, attr, data, **kwargs)
-        try:
-            url = make_url(secret.reveal())
-        except (ArgumentError, ValueError):
-            raise ValidationError(f"must be a URL like {EXAMPLE}") from None
-        if url.drivername not in ("postgresql", "postgres", "postgresql+psycopg") or not url.database:
-            raise ValidationError(f"must be a URL like {EXAMPLE}; SQLite needs none, it lies in server.state")
-        if isinstance(value, str) and (url.password is not None or "password" in url.query):
-            raise ValidationError('a password is not written here: put the whole URL into { env = "NAME" } or a file')
+    def _deserialize(self, *args: Any, **kwargs: Any) -> Secret:
+        secret = super()._deserialize(*args, **kwargs)
         try:
             import psycopg  # noqa: F401
         except ImportError:  # it, or the library below it
             raise ValidationError("PostgreSQL needs an extra: pip install 'lockgate[postgres]'") from None
         return secret
+
+    def has_password(self, url: str) -> bool:
+        """Tell whether a password is in the URL."""
+        # Imported here: most configurations name no database.
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            parts = make_url(url)
+        except (ArgumentError, ValueError):
+            raise ValidationError(f"must be a URL like {EXAMPLE}") from None
+        if parts.drivername not in ("postgresql", "postgres", "postgresql+psycopg") or not parts.database:
+            raise ValidationError(f"must be a URL like {EXAMPLE}; SQLite needs none, it lies in server.state")
+        return parts.password is not None or "password" in parts.query
 
 
 class DatabaseSchema(Schema):

@@ -10,7 +10,7 @@ from proxy.costs import estimates
 from proxy.costs.prices import Prices
 from proxy.exchange import Attempt, Exchange, Usage
 from proxy.guardian import CLIENT_GONE
-from proxy.relay import Track
+from proxy.sources import Track
 
 #: How an answer breaks off that was accepted, and so is billed. Any other failure is what the upstream itself says.
 BROKEN = frozenset(

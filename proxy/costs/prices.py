@@ -179,7 +179,7 @@ def priced(said: Mapping[str, Any]) -> Price:
     return price
 
 
-def shown(price: Price) -> dict[str, float]:
+def in_dollars(price: Price) -> dict[str, float]:
     """Return a price in dollars, as the file says it, without what is charged as something else."""
     rates = {name: getattr(price, name) for name in (*TOKENS, *EACH)}
     unit = {name: PICO if name in TOKENS else PICO**2 for name in rates}

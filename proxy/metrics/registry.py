@@ -36,7 +36,7 @@ class Family(Generic[Kind]):
         slot: Slot,
         make: Callable[[Family[Kind], int], Kind],
         definition: dict[str, Any],
-        watch: Callable[[int, Callable[[], None]], None],
+        watch: Callable[[Callable[[], None]], None],
     ) -> None:
         self.slot = slot
         self.watch = watch
@@ -82,7 +82,10 @@ class Counter:
         self._family.slot.add(((_own(self), amount),))
 
     def set_function(self, function: Callable[[], float]) -> None:
-        """Have it follow, once a second, a count from 0 that something else keeps; another thread calls `function`."""
+        """Have it follow, once a second, a count from 0 that something else keeps; another thread calls `function`.
+
+        It may follow several, which are added up.
+        """
         counted = 0.0
 
         def follow() -> None:
@@ -91,7 +94,7 @@ class Counter:
             self.inc(now - counted)
             counted = now
 
-        self._family.watch(_own(self), follow)
+        self._family.watch(follow)
 
     @property
     def value(self) -> float:
@@ -126,7 +129,7 @@ class Gauge:
 
     def set_function(self, function: Callable[[], float]) -> None:
         """Have it set once a second to what `function` returns, which another thread calls."""
-        self._family.watch(_own(self), lambda: self.set(function()))
+        self._family.watch(lambda: self.set(function()))
 
     @property
     def value(self) -> float:
@@ -169,7 +172,7 @@ class Registry:
         self.directory = directory
         self.slot = Slot(directory)
         self._made: dict[str, tuple[dict[str, Any], Any]] = {}
-        self._watched: dict[int, Callable[[], None]] = {}
+        self._watched: list[Callable[[], None]] = []
         self._interval_s = interval_s
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="metrics", daemon=True)
@@ -223,18 +226,18 @@ class Registry:
             self._made[name] = definition, made
         return made
 
-    def _watch(self, at: int, follow: Callable[[], None]) -> None:
-        self._watched[at] = follow
-        self._look(at)
+    def _watch(self, follow: Callable[[], None]) -> None:
+        self._watched.append(follow)
+        self._look(follow)
 
     def _follow(self) -> None:
         while not self._stopped.wait(self._interval_s):
             self._look()
 
-    def _look(self, *only: int) -> None:
-        for at in only or tuple(self._watched):
+    def _look(self, *only: Callable[[], None]) -> None:
+        for follow in only or tuple(self._watched):
             try:
-                self._watched[at]()
+                follow()
             except Exception:
                 log.exception("a metric could not be read")
 

@@ -9,7 +9,7 @@ import orjson
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from proxy.exchange import Exchange
-from proxy.providers import call_ids
+from proxy.providers import call_ids, options
 from proxy.providers.base import Outgoing
 from proxy.providers.dialects import AZURE
 from proxy.providers.dialects.answers import DialectCall
@@ -27,13 +27,7 @@ class Azure:
     class Config(Schema):
         """Options of `[providers.NAME]` with `use = "azure"`."""
 
-        endpoint = fields.Url(
-            schemes={"http", "https"},
-            require_tld=False,
-            validate=validate.Regexp(r"[^?#]*$", error="must not have a query or a fragment"),
-            required=True,
-            metadata={"help": "the resource, such as `https://NAME.openai.azure.com`"},
-        )
+        endpoint = options.base_url("the resource, such as `https://NAME.openai.azure.com`", required=True)
         api_version = fields.String(
             validate=validate.Regexp(r"\d{4}-\d\d-\d\d(-preview)?"),
             load_default=None,

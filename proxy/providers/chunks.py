@@ -68,7 +68,7 @@ def citation(url: str, title: str, start: int, end: int) -> dict[str, Any]:
 class Chunks:
     """Makes the chunks of one answer in OpenAI's order: of each choice the role, texts, calls and a finish; usage.
 
-    Each method returns the chunks that say one thing more. Whole answers are made of the same chunks by `completion`.
+    Each method returns the chunks that say one thing more. Whole answers are made of the same chunks by `folded`.
     """
 
     def __init__(self, exchange: Exchange, legacy: bool = False, json: bool = False) -> None:
@@ -153,16 +153,6 @@ class Chunks:
         """Say what the answer used; comes after every finish."""
         return [{**self._head, "choices": [], "usage": usage}]
 
-    def completion(self, events: Iterable[Event]) -> dict[str, Any]:
-        """Return all events of an answer as a whole one."""
-        fold = Fold()
-        for event in events:
-            fold.add(event)
-        completion = fold.completion()
-        for choice in completion["choices"]:
-            choice["message"].setdefault("annotations", [])
-        return completion
-
     def _said(self, delta: dict[str, Any], index: int) -> list[Event]:
         if index in self._begun:
             return [self._chunk(delta, index)] if delta else []
@@ -175,6 +165,17 @@ class Chunks:
     def _chunk(self, delta: dict[str, Any], index: int, finish: str | None = None) -> Event:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
         return {**self._head, "choices": [choice]}
+
+
+def folded(events: Iterable[Event]) -> dict[str, Any]:
+    """Return all events of an answer as a whole one."""
+    fold = Fold()
+    for event in events:
+        fold.add(event)
+    completion = fold.completion()
+    for choice in completion["choices"]:
+        choice["message"].setdefault("annotations", [])
+    return completion
 
 
 def _check_object(text: str) -> None:

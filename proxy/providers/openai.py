@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from marshmallow import Schema, fields, validate
 
 from proxy.exchange import Exchange
-from proxy.providers import call_ids
+from proxy.providers import call_ids, options
 from proxy.providers.base import Outgoing
 from proxy.providers.dialects import DIALECTS
 from proxy.providers.dialects.answers import DialectCall
 from proxy.providers.dialects.requests import fit
 from proxy.providers.openai_answers import OpenAICall
 from proxy.providers.translation import Seal
-from proxy.secrets import Secret, SecretField
-from proxy.upstreams.renewal import Credential, CredentialField, printable
+from proxy.upstreams.renewal import Credential, CredentialField
 from proxy.upstreams.sealing import Sealer
 
 _OWN = re.compile(r"https://([\w-]+\.)?api\.openai\.com(/|$)")
-
-
-class HeaderField(SecretField):
-    """The value of a header: a text, or where it is a credential a secret. Loads as a `Secret` either way."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Secret:
-        if isinstance(value, str) and re.fullmatch(r"[\x20-\x7e]*", value):
-            return Secret(value)
-        return printable(super()._deserialize(value, attr, data, **kwargs))
 
 
 class OpenAI:
@@ -48,23 +37,13 @@ class OpenAI:
             load_default="openai",
             metadata={"help": "what the upstream is, where it only nearly speaks OpenAI"},
         )
-        base_url = fields.Url(
-            schemes={"http", "https"},
-            require_tld=False,
-            validate=validate.Regexp(r"[^?#]*$", error="must not have a query or a fragment"),
+        base_url = options.base_url(
+            "where the upstream's API begins; `/chat/completions` is added. By default the dialect's own, "
+            "`https://api.openai.com/v1` for OpenAI",
             load_default=None,
-            metadata={
-                "help": "where the upstream's API begins; `/chat/completions` is added. By default the dialect's own, "
-                "`https://api.openai.com/v1` for OpenAI"
-            },
         )
         api_key = CredentialField(load_default=None, metadata={"help": "sent as bearer token"})
-        headers = fields.Dict(
-            keys=fields.String(validate=validate.Regexp(r"^[A-Za-z0-9-]+$")),
-            values=HeaderField(),
-            load_default=dict,
-            metadata={"help": "further request headers, such as `OpenAI-Organization`; a credential as a secret"},
-        )
+        headers = options.headers("further request headers, such as `OpenAI-Organization`; a credential as a secret")
         parameters = fields.List(
             fields.String(),
             load_default=list,

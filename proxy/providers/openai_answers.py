@@ -60,11 +60,7 @@ class OpenAICall:
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamError:
         """Read the error of an OpenAI-like upstream: an object, a text, or a flat body."""
-        try:
-            said = orjson.loads(body)
-        except ValueError:
-            said = {}
-        said = said if isinstance(said, dict) else {}
+        said = failures.refusal(body)
         error = said.get("error", said)
         if not isinstance(error, dict):
             error = {"message": error}
@@ -74,13 +70,10 @@ class OpenAICall:
 
 def whole(body: bytes) -> dict[str, Any]:
     """Return a whole answer that has choices with messages; raise `UpstreamError` where it is none."""
-    try:
-        completion: dict[str, Any] = orjson.loads(body)
-    except ValueError:
-        raise UpstreamError(502, "upstream_malformed", "The upstream's answer is not JSON.") from None
+    completion: dict[str, Any] = failures.parsed(body)
     if isinstance(completion, dict) and completion.get("error") is not None:
         raise failures.in_answer(completion["error"])
     choices = completion.get("choices") if isinstance(completion, dict) else None
     if not choices or not all(isinstance(c, dict) and isinstance(c.get("message"), dict) for c in choices):
-        raise UpstreamError(502, "upstream_empty_response", "The upstream's answer holds no completion.")
+        raise failures.empty()
     return completion

@@ -94,8 +94,8 @@ class Seal:
 def conversation(messages: list[dict[str, Any]], seal: Seal) -> tuple[list[Text], list[Turn]]:
     """Return the instructions of all system and developer messages, and the turns of the others.
 
-    Results that follow each other make one turn. Blank texts are left out, and turns that hold nothing. Raises `Reject`
-    as `pieces` does.
+    Results that follow each other make one turn. Blank texts are left out, and turns that hold nothing. There must be
+    something to answer: instructions alone are it. Raises `Reject` as `pieces` does.
     """
     system: list[Text] = []
     turns: list[Turn] = []
@@ -132,7 +132,7 @@ def conversation(messages: list[dict[str, Any]], seal: Seal) -> tuple[list[Text]
                 turn.pieces.append(ToolCall(id, name, arguments(said), carried))
         if turn.pieces:
             turns.append(turn)
-    return system, turns
+    return (system, turns) if turns else ([], [Turn("user", [*system])])
 
 
 def _called(call: dict[str, Any]) -> tuple[str, str]:
@@ -186,9 +186,7 @@ def tools(body: dict[str, Any]) -> Tools:
         choice = body.get("function_call")
         choice = {"type": "function", "function": choice} if isinstance(choice, dict) else choice
     if isinstance(choice, dict) and choice["type"] == "allowed_tools":
-        allowed = choice["allowed_tools"]
-        names = {_name(tool) for tool in allowed["tools"]}
-        offered, choice = [tool for tool in offered if _name(tool) in names], allowed["mode"]
+        offered, choice = allowed(offered, choice["allowed_tools"])
     if any(tool["type"] == "custom" for tool in offered) or (isinstance(choice, dict) and choice["type"] == "custom"):
         raise unsupported("tools", "Tools of type 'custom' are not supported with this model.")
     found = Tools([tool["function"] for tool in offered if tool["type"] == "function"], legacy=legacy)
@@ -201,7 +199,14 @@ def tools(body: dict[str, Any]) -> Tools:
     return found
 
 
-def _name(tool: dict[str, Any]) -> Any:
+def allowed(offered: list[dict[str, Any]], said: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """Return those of the tools offered that `allowed_tools` names, and its mode, which is then the choice."""
+    names = {function_name(tool) for tool in said["tools"]}
+    return [tool for tool in offered if function_name(tool) in names], said["mode"]
+
+
+def function_name(tool: dict[str, Any]) -> str | None:
+    """Return the name of a tool's function; `None` where the tool is none."""
     return (tool.get("function") or {}).get("name")
 
 
@@ -220,11 +225,11 @@ def unsupported(name: str, message: str | None = None) -> Reject:
     return Reject(400, "unsupported_parameter", message or sentence, param=name)
 
 
-def most_tokens(body: dict[str, Any], default: int) -> int:
-    """Return how many tokens the answer may have, for upstreams that must be told; never less than 1."""
+def most_tokens(body: dict[str, Any]) -> int | None:
+    """Return how many tokens the answer may have, at least 1; `None` where the request does not say it."""
     most = body.get("max_completion_tokens")
     most = body.get("max_tokens") if most is None else most
-    return default if most is None else max(1, int(most))
+    return None if most is None else max(1, int(most))
 
 
 def stops(body: dict[str, Any]) -> list[str]:

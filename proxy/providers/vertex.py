@@ -15,7 +15,7 @@ from google.auth.transport.requests import Request
 from marshmallow import Schema, fields, validate
 
 from proxy.exchange import Exchange
-from proxy.providers import gemini
+from proxy.providers import gemini, options
 from proxy.providers.anthropic.answers import AnthropicCall
 from proxy.providers.anthropic.requests import Options, translate
 from proxy.providers.base import Call, Outgoing
@@ -52,12 +52,8 @@ class Vertex:
             validate=validate.Regexp(r"[a-z0-9-]+$", error="must be a location such as europe-west4, or global"),
             metadata={"help": "where the models run"},
         )
-        base_url = fields.Url(
-            schemes={"http", "https"},
-            require_tld=False,
-            validate=validate.Regexp(r"[^?#]*$", error="must not have a query or a fragment"),
-            load_default=None,
-            metadata={"help": "where the API begins, its version included; the location's own where it is left out"},
+        base_url = options.base_url(
+            "where the API begins, its version included; the location's own where it is left out", load_default=None
         )
         credentials = PathField(
             exists="file",

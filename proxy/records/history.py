@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,8 +24,9 @@ from proxy.records.tables import requests
 
 log = logging.getLogger("lockgate")
 
-#: How much of the journal's end is read, in bytes, and how long the ledger is left alone after a failure.
-JOURNAL_BYTES = 8 << 20
+#: How much of the journal's end is read, in bytes, and for how long what was read serves all: it takes half a second.
+JOURNAL_BYTES, KEPT_S = 8 << 20, 5.0
+#: How long the ledger is left alone after a failure.
 REST_S = 10.0
 LEDGER, JOURNAL = "ledger", "journal"
 #: The columns of a row, as plain texts.
@@ -59,13 +62,18 @@ class History:
         self._database = database
         self._journal = journal
         self._again = 0.0
+        self._turn = threading.Lock()
+        self._kept: list[Row] = []
+        self._kept_until = 0.0
 
     def page(self, search: Search, limit: int, cursor: str | None = None) -> Page:
         """Return at most `limit` requests behind `cursor`; raises `Reject` for one that no page gave."""
         before = None if cursor is None else _place(cursor)
         if time.monotonic() >= self._again:
             try:
-                return _page(self._from_ledger(search, limit + 1, before), limit, LEDGER)
+                page = _page(self._from_ledger(search, limit + 1, before), limit, LEDGER)
+                self._kept, self._kept_until = [], 0.0
+                return page
             except Database.failures as failure:
                 self._again = time.monotonic() + REST_S
                 log.warning("history: the ledger cannot be read: %s", type(failure).__name__)
@@ -92,10 +100,17 @@ class History:
     def _from_journal(self, search: Search, limit: int, before: tuple[float, str] | None) -> list[Row]:
         found = [
             one
-            for one in self._journalled()
+            for one in self._kept_rows()
             if _fits(one, search) and (before is None or (one["time"], one["key"]) < before)
         ]
         return sorted(found, key=lambda one: (one["time"], one["key"]), reverse=True)[:limit]
+
+    def _kept_rows(self) -> list[Row]:
+        with self._turn:
+            if time.monotonic() >= self._kept_until:
+                self._kept = list(self._journalled())
+                self._kept_until = time.monotonic() + KEPT_S
+            return self._kept
 
     def _journalled(self) -> Iterator[Row]:
         left = JOURNAL_BYTES
@@ -143,9 +158,9 @@ def _page(found: list[Row], limit: int, source: str) -> Page:
 def _place(cursor: str) -> tuple[float, str]:
     try:
         when, key = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if isinstance(key, str) and key.isprintable():
+        if isinstance(key, str) and key.isprintable() and type(when) in (int, float) and math.isfinite(when):
             return float(when), key
-    except (ValueError, TypeError, binascii.Error):
+    except (ValueError, TypeError, OverflowError, binascii.Error):
         pass
     raise Reject(400, "invalid_cursor", "The cursor is not one that a page gave as `next_cursor`.", param="after")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import socket
@@ -75,18 +74,21 @@ class File:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._own: int | None = None
-        self._left = b""
 
     def write(self, line: bytes) -> None:
-        """Write a line; of one that a full disk took a part of, the rest follows before anything else."""
+        """Write a line as a whole; where a full disk takes a part of it, that is taken back."""
         if self._own is not None and self._moved():
             self.close()
         if self._own is None:
-            self._left = b""
             self._own = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        self._left = self._left or line
-        while self._left:
-            self._left = self._left[os.write(self._own, self._left) :]
+        done = 0
+        try:
+            while done < len(line):
+                done += os.write(self._own, line[done:])
+        except OSError:
+            if done:
+                _take_back(self._own, done)
+            raise
 
     def close(self) -> None:
         """Close the file."""
@@ -102,6 +104,14 @@ class File:
             return True
         mine = os.fstat(self._own)
         return (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino)
+
+
+def _take_back(file: int, size: int) -> None:
+    """Cut off what was written last, unless another process has written behind it by now."""
+    with suppress(OSError):
+        end = os.lseek(file, 0, os.SEEK_CUR)
+        if end == os.fstat(file).st_size:
+            os.ftruncate(file, end - size)
 
 
 class Syslog:
@@ -132,14 +142,13 @@ class Syslog:
 
     def _connected(self) -> socket.socket:
         parts = urlsplit(self._url)
+        if self._tcp:
+            return socket.create_connection((parts.hostname, parts.port or 514), CONNECT_S)
         if parts.scheme == "unix":
             made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             address: Any = parts.path
         else:
-            kind = socket.SOCK_STREAM if self._tcp else socket.SOCK_DGRAM
-            found = socket.getaddrinfo(parts.hostname, parts.port or 514, type=kind)
-            if not found:
-                raise OSError(errno.EHOSTUNREACH, "no address")
+            found = socket.getaddrinfo(parts.hostname, parts.port or 514, type=socket.SOCK_DGRAM)
             made, address = socket.socket(*found[0][:3]), found[0][4]
         made.settimeout(CONNECT_S)
         try:

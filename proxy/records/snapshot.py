@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import math
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
-import orjson
-from sqlalchemy import Connection, Text, cast, null, select
+from sqlalchemy import Connection, select
 
 from proxy.access.keys import digest
 from proxy.access.teams import Team
@@ -21,7 +17,8 @@ from proxy.errors import Reject
 from proxy.exchange import Identity
 from proxy.records.copy import Copy, Held
 from proxy.records.database import Database
-from proxy.records.tables import keys, retired, teams, versions
+from proxy.records.keyring import Keyring, shared
+from proxy.records.tables import teams, versions
 
 logger = logging.getLogger(__name__)
 
@@ -29,24 +26,6 @@ logger = logging.getLogger(__name__)
 LONGEST_TOKEN = 129
 #: The copy on the disk is renewed after each change, and so often while keys go on being valid without the database.
 COPIES = 24
-#: Identities that are kept made up, of the keys in use.
-MOST_HOT = 4096
-#: Rows that are fetched at a time, so that reading all of them needs no memory for all at once.
-PAGE = 1000
-
-#: Bytes of a digest by which its record is found; a record begins with the others, then has the key's end.
-BUCKET = 16
-_end = struct.Struct("<d")
-JSON_AT = 32 - BUCKET + _end.size
-#: What an unknown key is compared with, so that it takes the path of an expired one.
-NOBODY = bytes(32 - BUCKET) + _end.pack(-math.inf)
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-_ROW = (keys.c.id, keys.c.name, keys.c.team, cast(keys.c.grants, Text), cast(keys.c.limits, Text))
-_DIGESTS = (
-    select(keys.c.digest, null(), keys.c.expires, keys.c.revoked, *_ROW),
-    select(retired.c.digest, retired.c.ends, keys.c.expires, keys.c.revoked, *_ROW).join_from(retired, keys),
-)
 
 
 class Snapshot:
@@ -79,9 +58,7 @@ class Snapshot:
         self._clock = clock
         self._ticks = ticks
         self._interval_s = interval_s
-        # Bytes to bytes: a third of the memory that objects would take, and nothing for the garbage collector to visit.
-        self._records: dict[bytes, bytes] = {}
-        self._hot: dict[bytes, tuple[bytes, Identity]] = {}
+        self._keyring = Keyring()
         self._teams: dict[str, Team | None] = {}
         self._generation = -1
         self._read = -math.inf
@@ -95,21 +72,7 @@ class Snapshot:
         Raises `Reject` (503) where the database has not been read for too long.
         """
         self._fresh()
-        sought = digest(self._pepper, token[:LONGEST_TOKEN])
-        bucket = sought[:BUCKET]
-        record = self._records.get(bucket, NOBODY)
-        same = hmac.compare_digest(sought[BUCKET:], record[: 32 - BUCKET])
-        (end,) = _end.unpack_from(record, 32 - BUCKET)
-        if not (same and self._clock() < end):
-            return None
-        known, identity = self._hot.get(bucket, (None, None))
-        if known is record and identity is not None:
-            return identity
-        if len(self._hot) >= MOST_HOT:
-            self._hot.clear()
-        identity = _identity(record, end)
-        self._hot[bucket] = (record, identity)
-        return identity
+        return self._keyring.find(digest(self._pepper, token[:LONGEST_TOKEN]), self._clock())
 
     def team(self, name: str) -> Team | None:
         """Return a team of the database; `None` if there is none. Raises as `find` does."""
@@ -125,11 +88,11 @@ class Snapshot:
             # A lower version is a restored backup: what it does not hold must go too.
             whole = newest < self.version or generation != self._generation
             if newest != self.version or whole:
-                records = {} if whole else self._records
-                self._take(connection, records, -1 if whole else self.version)
-                known = {} if whole else self._teams
-                self._teams = {**known, **_teams(connection, -1 if whole else self.version)}
-                self._records, self._generation, self.version = records, generation, newest
+                since = -1 if whole else self.version
+                keyring = Keyring() if whole else self._keyring
+                keyring.read(connection, since)
+                self._teams = {**({} if whole else self._teams), **_teams(connection, since)}
+                self._keyring, self._generation, self.version = keyring, generation, newest
         self._read = begun
         if self._copy is not None:
             self._keep(self._copy, now)
@@ -159,27 +122,13 @@ class Snapshot:
                 headers={"retry-after": "30"},
             )
 
-    def _take(self, connection: Connection, records: dict[bytes, bytes], since: int) -> None:
-        for found, ends, expires, revoked, *row in _rows(connection, since):
-            bucket, rest = found[:BUCKET], found[BUCKET:]
-            if revoked is not None:
-                records.pop(bucket, None)
-                continue
-            end = min(math.inf if moment is None else moment for moment in (ends, expires))
-            id, name, team, grants, limits = row
-            records[bucket] = b"%b%b%b" % (
-                rest,
-                _end.pack(end),
-                orjson.dumps([id, name, team, orjson.Fragment(grants), orjson.Fragment(limits)]),
-            )
-
     def _keep(self, copy: Copy, read: float) -> None:
         generation, version, last = self._copied
         fresh_s = self._stale_s / COPIES
         if (generation, version) == (self._generation, self.version) and read - last < fresh_s:
             return
         known = [(team.name, dict(team.grants), dict(team.limits)) for team in self._teams.values() if team]
-        held = Held(read, self.version, self._records, known)
+        held = Held(read, self.version, self._keyring.records, known)
         try:
             # Of another database with the same version the file could hold other keys.
             done = copy.write(held, unless_s=fresh_s if generation == self._generation else None)
@@ -193,8 +142,8 @@ class Snapshot:
         held = copy.read()
         if held is None:
             return False
-        self._records, self.version = dict(held.records), held.version
-        self._teams = {name: Team(name, _shared(grants), _shared(limits)) for name, grants, limits in held.teams}
+        self._keyring, self.version = Keyring(held.records), held.version
+        self._teams = {name: Team(name, shared(grants), shared(limits)) for name, grants, limits in held.teams}
         self._read = self._ticks() - max(0.0, self._clock() - held.read)
         return True
 
@@ -226,27 +175,10 @@ class Snapshot:
             logger.error("keys: cannot read the database, going on with what it held: %r", cause)
 
 
-def _rows(connection: Connection, since: int) -> Iterator[Any]:
-    for query in _DIGESTS:
-        # Not for all: they would have to be sorted out by the index, which takes longer than reading the table.
-        query = query if since < 0 else query.where(keys.c.version > since)
-        yield from connection.execute(query, execution_options={"yield_per": PAGE})
-
-
 def _teams(connection: Connection, since: int) -> dict[str, Team | None]:
     changed = connection.execute(select(teams).where(teams.c.version > since))
     return {row.name: None if row.removed is not None else _team(row) for row in changed}
 
 
 def _team(row: Any) -> Team:
-    return Team(row.name, _shared(row.grants), _shared(row.limits), row.note)
-
-
-def _identity(record: bytes, end: float) -> Identity:
-    id, name, team, grants, limits = orjson.loads(record[JSON_AT:])
-    return Identity(id, name, team, _shared(grants), _shared(limits), None if end == math.inf else end)
-
-
-def _shared(said: dict[str, Any]) -> Mapping[str, Any]:
-    # One object serves every request of its key: a plugin that could write to it would change them all.
-    return MappingProxyType(said) if said else NOTHING
+    return Team(row.name, shared(row.grants), shared(row.limits), row.note)

@@ -232,7 +232,7 @@ def _orphan(index: int) -> Exception:
 
 def _unanswered(calls: dict[str, int]) -> Exception:
     first = min(calls.values())
-    names = violations.shown(", ".join(name for name, index in calls.items() if index == first))
+    names = violations.shortened(", ".join(name for name, index in calls.items() if index == first))
     message = (
         "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
         f"The following tool_call_ids did not have response messages: {names}"

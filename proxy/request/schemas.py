@@ -188,5 +188,5 @@ def check_unknown(body: dict[str, Any], allowed: Container[str]) -> None:
     """Refuse, with 400 `unknown_parameter`, what is neither OpenAI's nor in `allowed`; `*` in it allows all."""
     for name in body:
         if name not in CHAT_PARAMETERS and name not in allowed and "*" not in allowed:
-            name = violations.shown(name)
+            name = violations.shortened(name)
             raise Reject(400, "unknown_parameter", f"Unknown parameter: '{name}'.", param=name)

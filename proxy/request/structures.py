@@ -121,7 +121,7 @@ class Entries(Parameter):
         for name, entry in value.items():
             if self.max_name is not None and len(name) > self.max_name:
                 raise violations.long_property_name(path, len(name), self.max_name)
-            value[name] = self.entry.deserialize(entry, f"{path}.{violations.shown(name)}")
+            value[name] = self.entry.deserialize(entry, f"{path}.{violations.shortened(name)}")
         return value
 
 

@@ -34,7 +34,7 @@ def rejection(error: ValidationError) -> Reject:
     return Reject(400, told["code"], told["message"], param=told["param"])
 
 
-def shown(value: str) -> str:
+def shortened(value: str) -> str:
     """Return a caller's string, shortened to what a message may repeat."""
     return value if len(value) <= SHOWN else f"{value[:SHOWN]}…"
 
@@ -61,7 +61,7 @@ def wrong_type(path: str, expected: str, value: Any) -> ValidationError:
 def unsupported(path: str, value: str, supported: Sequence[str]) -> ValidationError:
     """Say that a string is none of the supported ones."""
     # OpenAI names the value alone, but its SDKs show the message alone: without the path nobody finds it.
-    message = f"Invalid value for '{path}': '{shown(value)}'. Supported values are: {quoted(supported, 'and')}."
+    message = f"Invalid value for '{path}': '{shortened(value)}'. Supported values are: {quoted(supported, 'and')}."
     return violation(path, "invalid_value", message)
 
 

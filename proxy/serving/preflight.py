@@ -137,9 +137,8 @@ def _instances(settings: Settings, catalog: Catalog) -> list[str]:
         ("providers", catalog.providers, settings.providers),
     ):
         for name, entry in entries.items():
-            cls = shelf[entry.use].cls
             try:
-                instance = cls() if entry.options is None else cls(entry.options)
+                instance = shelf[entry.use].make(entry.options)
             except ConfigError as failure:
                 problems += failure.problems
             except Exception as failure:

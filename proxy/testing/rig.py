@@ -15,7 +15,7 @@ import orjson
 from proxy import Exchange, Identity, hookimpl
 from proxy.access.teams import Teams
 from proxy.app import create_app
-from proxy.catalog import Catalog, Found
+from proxy.catalog import Catalog
 from proxy.providers.openai import OpenAI
 from proxy.records.database import migrate
 from proxy.settings import (
@@ -28,6 +28,7 @@ from proxy.settings import (
     Target,
     TeamSettings,
 )
+from proxy.shelf import Found
 from proxy.testing import answers
 from proxy.testing.result import Result
 from proxy.testing.script import Running, Script, Upstream, current

@@ -275,10 +275,27 @@ def test_lines_wait_for_a_disk_that_is_full_and_none_is_torn(tmp_path, monkeypat
     wait_for(lambda: "log lines cannot be written: No space left on device" in caplog.text)
     full.clear()
     sink.close()
-    # What was written of the first one is ended where it stood, and then follows as a whole.
-    text = path.read_bytes()
-    assert [b"line number %d\n" % number in text for number in range(10)] == [True] * 10
+    assert path.read_bytes() == b"".join(b"line number %d\n" % number for number in range(10))
     assert sink.dropped == 0
+
+
+def test_what_another_process_has_written_behind_a_torn_line_is_left_alone(tmp_path, monkeypatch):
+    path, put, torn = tmp_path / "log", os.write, []
+
+    def write(descriptor, data):
+        if torn:
+            with path.open("ab", buffering=0) as theirs:
+                theirs.write(b"theirs\n")
+            raise OSError(28, "No space left on device")
+        torn.append(put(descriptor, data[:3]))
+        return 3
+
+    monkeypatch.setattr("proxy.records.outlets.os.write", write)
+    file = File(path)
+    with pytest.raises(OSError, match="No space"):
+        file.write(b"ours\n")
+    file.close()
+    assert path.read_bytes() == b"ourtheirs\n"
 
 
 SYSLOG = re.compile(rb"<134>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \S+ lockgate (\d+) - - (\{.*\})")
@@ -322,6 +339,21 @@ def test_a_syslog_over_tcp_is_connected_to_again(monkeypatch):
             with second:
                 second.settimeout(PATIENCE_S)
                 assert b'"two"' in second.recv(65536)
+
+
+def test_a_syslog_of_several_addresses_is_reached_at_the_one_that_answers(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        dead, alive = (("127.0.0.2", port), ("127.0.0.1", port))
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in (dead, alive)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        with started(to={"syslog": f"tcp://logs.test:{port}"}) as plugin:
+            plugin.on_complete(exchange())
+            server.settimeout(PATIENCE_S)
+            first, _ = server.accept()
+            with first:
+                first.settimeout(PATIENCE_S)
+                assert b"req_1" in first.recv(65536)
 
 
 @pytest.mark.parametrize(

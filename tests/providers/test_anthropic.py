@@ -5,30 +5,27 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import openai
 import pytest
+import talks
 from claudes import USAGE, answer, cited, error, events, judged, message, text, thinking, tool_use, wired
 from gateways import Gateway
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from talks import CITY, FORM, HI, PDF, PNG, WEATHER, folded
 from upstreams import RST, Upstream, chunked, json_answer, streaming
 from wire import PATIENCE_S
 
 from proxy.errors import Reject, UpstreamError
 from proxy.exchange import Exchange
-from proxy.fold import Fold
 from proxy.providers.anthropic import Anthropic
 from proxy.providers.anthropic.answers import MOST_CONTINUATIONS
 from proxy.upstreams.sealing import Sealer
 
-PNG = "iVBORw0KGgoAAAANSUhEUg=="
-PDF = "JVBERi0xLjQK"
-CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-WEATHER = {"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters": CITY}}
-HI = [{"role": "user", "content": "Hi"}]
-FORM = {"type": "json_schema", "json_schema": {"name": "place", "schema": CITY, "strict": True}}
+ask = partial(talks.ask, model="claude-opus-4-8")
 
 
 @pytest.fixture(scope="module")
@@ -61,26 +58,6 @@ def upstream(behind: tuple[Gateway, Upstream]) -> Upstream:
     return behind[1]
 
 
-@pytest.fixture
-def client(behind: tuple[Gateway, Upstream]) -> Iterator[openai.OpenAI]:
-    with behind[0].client() as made:
-        yield made
-
-
-@pytest.fixture(params=[False, True], ids=["whole", "streamed"])
-def stream(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
-def ask(client: openai.OpenAI, stream: bool = False, **body: Any) -> Any:
-    """Return an answer, whole or as OpenAI's client gathers a streamed one."""
-    body = {"model": "claude-opus-4-8", "messages": HI, **body}
-    if not stream:
-        return client.chat.completions.create(**body)
-    with client.chat.completions.stream(**body, stream_options={"include_usage": True}) as events:
-        return events.get_final_completion()
-
-
 def opened(stream: bool = False, options: dict[str, Any] | None = None, **body: Any) -> Any:
     """Return a call of the provider alone."""
     provider = Anthropic(Anthropic.Config().load(options or {}))
@@ -93,16 +70,6 @@ def opened(stream: bool = False, options: dict[str, Any] | None = None, **body: 
 
 def sent(**body: Any) -> dict[str, Any]:
     return judged(json.loads(opened(**body).outgoing.body))
-
-
-def folded(call: Any, *chunks: bytes) -> dict[str, Any]:
-    fold = Fold()
-    for chunk in (*chunks, b""):
-        for payload in call.frames(chunk):
-            for event in call.events(payload):
-                fold.add(event)
-    assert call.complete
-    return fold.completion()
 
 
 CONVERSATION = [

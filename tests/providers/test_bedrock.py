@@ -5,35 +5,32 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import openai
 import pytest
+import talks
 from bedrocks import USAGE, answer, event, events, exception, judged, message, signed, streaming, thinking, tool_use
 from botocore.credentials import Credentials
 from gateways import Gateway
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from talks import FORM, HI, PDF, PNG, WEATHER, folded
 from upstreams import RST, Upstream, json_answer
 
 from proxy.catalog import Catalog
 from proxy.errors import Reject, UpstreamError
 from proxy.exchange import Exchange
-from proxy.fold import Fold
 from proxy.providers.bedrock import RENEWED_S, Bedrock
 from proxy.upstreams.renewal import Credential
 from proxy.upstreams.sealing import Sealer
 
-PNG = "iVBORw0KGgoAAAANSUhEUg=="
-PDF = "JVBERi0xLjQK"
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 SONNET = "anthropic.claude-sonnet-4-6-v1:0"
 ARN = "arn:aws:bedrock:eu-central-1:123456789012:inference-profile/eu.anthropic.claude-sonnet-4-6-v1:0"
-CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-WEATHER = {"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters": CITY}}
 NOW = {"type": "function", "function": {"name": "now"}}
-HI = [{"role": "user", "content": "Hi"}]
-FORM = {"type": "json_schema", "json_schema": {"name": "place", "schema": CITY, "strict": True}}
+ask = partial(talks.ask, model="claude")
 
 
 @pytest.fixture(scope="module")
@@ -69,26 +66,6 @@ def upstream(behind: tuple[Gateway, Upstream]) -> Upstream:
     return behind[1]
 
 
-@pytest.fixture
-def client(behind: tuple[Gateway, Upstream]) -> Iterator[openai.OpenAI]:
-    with behind[0].client() as made:
-        yield made
-
-
-@pytest.fixture(params=[False, True], ids=["whole", "streamed"])
-def stream(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
-def ask(client: openai.OpenAI, stream: bool = False, **body: Any) -> Any:
-    """Return an answer, whole or as OpenAI's client gathers a streamed one."""
-    body = {"model": "claude", "messages": HI, **body}
-    if not stream:
-        return client.chat.completions.create(**body)
-    with client.chat.completions.stream(**body, stream_options={"include_usage": True}) as events:
-        return events.get_final_completion()
-
-
 def provider(**options: Any) -> Bedrock:
     made = Bedrock(Bedrock.Config().load({"region": "us-east-1", **options}))
     made.sealer = Sealer(b"x" * 32)
@@ -107,16 +84,6 @@ def opened(stream: bool = False, **body: Any) -> Any:
 
 def sent(**body: Any) -> dict[str, Any]:
     return judged(json.loads(opened(**body).outgoing.body))
-
-
-def folded(call: Any, *chunks: bytes) -> dict[str, Any]:
-    fold = Fold()
-    for chunk in (*chunks, b""):
-        for payload in call.frames(chunk):
-            for made in call.events(payload):
-                fold.add(made)
-    assert call.complete
-    return fold.completion()
 
 
 CONVERSATION = [
@@ -581,7 +548,7 @@ def test_an_api_key_is_sent_instead_of_a_signature() -> None:
 def test_without_its_library_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "botocore", None)
     monkeypatch.delitem(sys.modules, "proxy.providers.bedrock")
-    monkeypatch.setattr("proxy.catalog.requires", lambda _: ['botocore>=1.40; extra == "bedrock"'])
+    monkeypatch.setattr("proxy.shelf.requires", lambda _: ['botocore>=1.40; extra == "bedrock"'])
     catalog = Catalog.discover()
     assert catalog.providers.get("bedrock") is None
     assert catalog.absent == {"bedrock": "needs the extra 'bedrock': pip install 'lockgate[bedrock]'"}

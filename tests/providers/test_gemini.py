@@ -6,30 +6,24 @@ import contextlib
 import itertools
 import json
 from collections.abc import Iterator
+from functools import partial
 
 import geminis
 import openai
 import pytest
+import talks
 from gateways import Gateway
 from geminis import USAGE, called, error, judged, said, streamed, text, thought, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from talks import HI, PNG, WEATHER
 from upstreams import Upstream
 
 from proxy.exchange import Exchange
 from proxy.providers.gemini import Gemini
 from proxy.upstreams.sealing import Sealer
 
-PNG = "iVBORw0KGgoAAAANSUhEUg=="
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "Tells the weather.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-HI = [{"role": "user", "content": "Hi"}]
+ask = partial(talks.ask, model="gemini-3-pro")
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +51,8 @@ def upstream(behind: tuple[Gateway, Upstream]) -> Upstream:
     return behind[1]
 
 
-@pytest.fixture
-def client(behind: tuple[Gateway, Upstream]) -> Iterator[openai.OpenAI]:
-    with behind[0].client() as made:
-        yield made
-
-
 def answering(upstream: Upstream, *answers: bytes) -> None:
     upstream.scripts = [lambda _, answer=answer: answer for answer in answers]
-
-
-def ask(client: openai.OpenAI, stream: bool = False, **body):
-    """Return the choices of an answer and its usage, streamed or not, as OpenAI's client gathers them."""
-    body = {"model": "gemini-3-pro", "messages": HI, **body}
-    if not stream:
-        return client.chat.completions.create(**body)
-    with client.chat.completions.stream(**body, stream_options={"include_usage": True}) as events:
-        return events.get_final_completion()
 
 
 def test_a_request_is_one_that_googles_types_know(client, upstream):
@@ -123,7 +102,7 @@ def test_a_request_is_one_that_googles_types_know(client, upstream):
         {"inlineData": {"mimeType": "application/pdf", "data": "JVBERg=="}},
     ]
     function = WEATHER["function"]
-    declared = {"name": "weather", "description": "Tells the weather.", "parametersJsonSchema": function["parameters"]}
+    declared = {"name": "weather", "description": "Tells it.", "parametersJsonSchema": function["parameters"]}
     assert body["tools"] == [{"functionDeclarations": [declared]}]
     assert body["toolConfig"] == {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["weather"]}}
     assert body["generationConfig"] == {

@@ -197,7 +197,7 @@ def test_choices_have_each_their_own_role_and_calls() -> None:
     events += [*answer.call("y", "f"), *answer.finish("tool_calls"), *answer.finish("stop", 1)]
     assert [event["choices"][0]["index"] for event in events] == [1, 1, 0, 0, 1, 0, 0, 1]
     assert sum("role" in event["choices"][0]["delta"] for event in events) == 2
-    whole = answer.completion(events)
+    whole = chunks.folded(events)
     assert [call["id"] for call in whole["choices"][0]["message"]["tool_calls"]] == ["x", "y"]
     assert whole["choices"][0]["message"]["content"] is None
     assert whole["choices"][1]["message"]["content"] == "ab"
@@ -206,7 +206,7 @@ def test_choices_have_each_their_own_role_and_calls() -> None:
 
 def test_an_answer_without_words_has_its_role_all_the_same() -> None:
     answer = made()
-    whole = answer.completion([*answer.finish("stop"), *answer.usage(chunks.usage(1, 2, cached=1))])
+    whole = chunks.folded([*answer.finish("stop"), *answer.usage(chunks.usage(1, 2, cached=1))])
     message = {"role": "assistant", "content": "", "refusal": None, "annotations": []}
     assert whole["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
     assert whole["usage"]["total_tokens"] == 3

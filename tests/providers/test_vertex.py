@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from gateways import Gateway
 from geminis import USAGE, called, judged, said, streamed, text, whole
+from talks import HI
 from upstreams import Request, Upstream, json_answer, stream_answer
 
 from proxy.errors import UpstreamError
 from proxy.exchange import Exchange
 from proxy.providers.vertex import Vertex
 
-HI = [{"role": "user", "content": "Hi"}]
 CLAUDE = "claude-sonnet-4-5@20250929"
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 MESSAGE = {

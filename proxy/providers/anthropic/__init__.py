@@ -8,10 +8,10 @@ import orjson
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from proxy.exchange import Exchange
+from proxy.providers import options
 from proxy.providers.anthropic.answers import AnthropicCall
 from proxy.providers.anthropic.requests import Options, translate
 from proxy.providers.base import Outgoing
-from proxy.providers.openai import HeaderField
 from proxy.providers.translation import Seal
 from proxy.upstreams.renewal import Credential, CredentialField
 from proxy.upstreams.sealing import Sealer
@@ -29,12 +29,8 @@ class Anthropic:
     class Config(Schema):
         """Options of `[providers.NAME]` with `use = "anthropic"`."""
 
-        base_url = fields.Url(
-            schemes={"http", "https"},
-            require_tld=False,
-            validate=validate.Regexp(r"[^?#]*$", error="must not have a query or a fragment"),
-            load_default="https://api.anthropic.com/v1",
-            metadata={"help": "where the upstream's API begins; `/messages` is added"},
+        base_url = options.base_url(
+            "where the upstream's API begins; `/messages` is added", load_default="https://api.anthropic.com/v1"
         )
         api_key = CredentialField(load_default=None, metadata={"help": "sent as `x-api-key`"})
         auth_token = CredentialField(load_default=None, metadata={"help": "sent as bearer token instead"})
@@ -59,12 +55,7 @@ class Anthropic:
             load_default=_DEFAULTS.web_search,
             metadata={"help": "the type of the tool that `web_search_options` becomes"},
         )
-        headers = fields.Dict(
-            keys=fields.String(validate=validate.Regexp(r"^[A-Za-z0-9-]+$")),
-            values=HeaderField(),
-            load_default=dict,
-            metadata={"help": "further request headers; a credential as a secret"},
-        )
+        headers = options.headers("further request headers; a credential as a secret")
 
         @validates_schema
         def check(self, data: dict[str, Any], **kwargs: Any) -> None:

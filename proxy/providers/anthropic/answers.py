@@ -83,21 +83,18 @@ class AnthropicCall:
 
     def completion(self, body: bytes) -> dict[str, Any]:
         """Turn a whole answer into a completion, as far as it goes; raise `UpstreamError` where it is none."""
-        try:
-            message = orjson.loads(body)
-        except ValueError:
-            raise UpstreamError(502, "upstream_malformed", "The upstream's answer is not JSON.") from None
+        message = failures.parsed(body)
         if message.get("type") == "error":
             raise _in_answer(message)
         if "content" not in message or message.get("stop_reason") is None:
-            raise UpstreamError(502, "upstream_empty_response", "The upstream's answer holds no completion.")
+            raise failures.empty()
         for block in message["content"]:
             self._whole += self._open(block)
             self._whole += self._close()
         self._stopped(message)
         self._usage = message.get("usage") or {}
         self._whole += self._end()
-        return self._chunks.completion(self._whole)
+        return chunks.folded(self._whole)
 
     def continuation(self) -> Outgoing | None:
         """Return the request by which a paused turn goes on, `None` where the answer has come to its end."""
@@ -110,11 +107,7 @@ class AnthropicCall:
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamError:
         """Read the upstream's error answer."""
-        try:
-            said = orjson.loads(body)
-        except ValueError:
-            said = None
-        error = said.get("error") if isinstance(said, dict) else None
+        error = failures.refusal(body).get("error")
         return _failure(status, headers, error if isinstance(error, dict) else {})
 
     def _open(self, block: dict[str, Any]) -> list[Event]:

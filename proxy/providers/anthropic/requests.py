@@ -52,11 +52,9 @@ def translate(body: dict[str, Any], seal: Seal, options: Options) -> Translated:
         if asks(body, name):
             raise unsupported(name)
     system, turns = conversation(body["messages"], seal)
-    if not turns:
-        turns, system = [Turn("user", [*system])], []
     request: dict[str, Any] = {
         "model": body["model"],
-        "max_tokens": most_tokens(body, options.max_tokens),
+        "max_tokens": most_tokens(body) or options.max_tokens,
         "messages": [{"role": role, "content": blocks} for role, blocks in merged(map(_turn, turns))],
     }
     made = Translated(request, [name for name in _DROPPED if asks(body, name)])

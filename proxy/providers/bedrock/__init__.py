@@ -16,6 +16,7 @@ from botocore.eventstream import EventStreamBuffer, ParserError
 from marshmallow import Schema, fields, validate
 
 from proxy.exchange import Exchange
+from proxy.providers import options
 from proxy.providers.base import Outgoing
 from proxy.providers.bedrock.answers import BedrockCall, Message
 from proxy.providers.bedrock.requests import LEGAL_ID, OWN, translate
@@ -66,13 +67,7 @@ class Bedrock:
             validate=validate.Regexp(r"[a-z0-9-]+$"),
             metadata={"help": "the AWS region, such as `eu-central-1`"},
         )
-        base_url = fields.Url(
-            schemes={"http", "https"},
-            require_tld=False,
-            validate=validate.Regexp(r"[^?#]*$", error="must not have a query or a fragment"),
-            load_default=None,
-            metadata={"help": "another endpoint than the region's public one, such as a VPC's"},
-        )
+        base_url = options.base_url("another endpoint than the region's public one, such as a VPC's", load_default=None)
         profile = fields.String(
             load_default=None,
             metadata={"help": "a profile of AWS's configuration files; without one AWS's usual chain is followed"},

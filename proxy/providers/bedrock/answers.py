@@ -107,13 +107,10 @@ class BedrockCall:
 
     def completion(self, body: bytes) -> dict[str, Any]:
         """Turn a whole answer into a completion; raise `UpstreamError` where it is none."""
-        try:
-            answer = orjson.loads(body)
-        except ValueError:
-            raise UpstreamError(502, "upstream_malformed", "The upstream's answer is not JSON.") from None
+        answer = failures.parsed(body)
         message = (answer.get("output") or {}).get("message")
         if message is None or answer.get("stopReason") is None:
-            raise UpstreamError(502, "upstream_empty_response", "The upstream's answer holds no completion.")
+            raise failures.empty()
         events: list[Event] = []
         for at, block in enumerate(message["content"]):
             events += self._begin(at)
@@ -121,15 +118,11 @@ class BedrockCall:
             events += self._close()
         events += self._finish(answer["stopReason"])
         events += self._chunks.usage(_usage(answer.get("usage") or {}))
-        return self._chunks.completion(events)
+        return chunks.folded(events)
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamError:
         """Read the upstream's error answer."""
-        try:
-            said = orjson.loads(body)
-        except ValueError:
-            said = None
-        said = said if isinstance(said, dict) else {}
+        said = failures.refusal(body)
         name = headers.get("x-amzn-errortype") or said.get("__type") or said.get("code") or ""
         return _failure(str(name).partition(":")[0].rpartition("#")[2], status, headers, _message(body))
 
@@ -226,11 +219,8 @@ def _usage(used: dict[str, Any]) -> dict[str, Any]:
 
 
 def _message(body: bytes) -> str:
-    try:
-        said = orjson.loads(body)
-    except ValueError:
-        return ""
-    text = (said.get("message") or said.get("Message")) if isinstance(said, dict) else None
+    said = failures.refusal(body)
+    text = said.get("message") or said.get("Message")
     return text if isinstance(text, str) else ""
 
 

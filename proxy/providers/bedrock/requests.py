@@ -20,6 +20,7 @@ from proxy.providers.translation import (
     asks,
     conversation,
     merged,
+    most_tokens,
     stops,
     tools,
     unsupported,
@@ -44,8 +45,6 @@ def translate(body: dict[str, Any], seal: Seal) -> Translated:
         if asks(body, name):
             raise unsupported(name)
     system, turns = conversation(body["messages"], seal)
-    if not turns:
-        turns, system = [Turn("user", [*system])], []
     made = Translated({}, [name for name in _DROPPED if asks(body, name)])
     request, found = made.request, tools(body)
     made.legacy = found.legacy
@@ -148,10 +147,8 @@ def _form(made: Translated, body: dict[str, Any], found: Tools) -> bool:
 
 
 def _inference(body: dict[str, Any]) -> dict[str, Any]:
-    most = body.get("max_completion_tokens")
-    most = body.get("max_tokens") if most is None else most
     said = {
-        "maxTokens": None if most is None else max(1, most),
+        "maxTokens": most_tokens(body),
         "temperature": None if body.get("temperature") is None else min(body["temperature"], 1),
         "topP": body.get("top_p"),
         "stopSequences": stops(body) or None,

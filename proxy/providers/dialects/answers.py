@@ -6,13 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import orjson
-
 from proxy import failures, sse
 from proxy.errors import UpstreamError
 from proxy.exchange import Event, Exchange
-from proxy.fold import Fold
 from proxy.providers.base import Outgoing
+from proxy.providers.chunks import folded
 from proxy.providers.dialects import Dialect
 from proxy.providers.dialects.repair import Repair
 from proxy.providers.openai_answers import OpenAICall, whole
@@ -50,21 +48,11 @@ class DialectCall(OpenAICall):
         """Turn a whole answer into OpenAI's; raise `UpstreamError` where it is none."""
         if self._dialect.native:
             return super().completion(body)
-        fold = Fold()
-        for event in [*self._repair.event(whole(body)), *self._repair.end()]:
-            fold.add(event)
-        completion = fold.completion()
-        for choice in completion["choices"]:
-            choice["message"].setdefault("annotations", [])
-        return completion
+        return folded([*self._repair.event(whole(body)), *self._repair.end()])
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamError:
         """Read the error of the dialect: validation errors as lists, overflows and moderation in words of its own."""
-        try:
-            said = orjson.loads(body)
-        except ValueError:
-            said = {}
-        said = said if isinstance(said, dict) else {}
+        said = failures.refusal(body)
         detail = said.get("detail") or said.get("message")
         if isinstance(detail, list) and detail and isinstance(detail[0], dict):
             place = ".".join(str(part) for part in detail[0].get("loc") or () if part != "body")

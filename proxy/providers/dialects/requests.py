@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.providers.dialects import Dialect
-from proxy.providers.translation import asks, unsupported
+from proxy.providers.translation import allowed, asks, function_name, unsupported
 from proxy.request.schemas import CHAT_PARAMETERS
 
 #: What does not bear upon the answer: left out without a word.
@@ -71,17 +71,14 @@ def _tools(dialect: Dialect, body: dict[str, Any]) -> None:
     if any(tool["type"] == "custom" for tool in tools):
         raise unsupported("tools", "Tools of type 'custom' are not supported with this model.")
     if isinstance(choice, dict) and choice["type"] == "allowed_tools":
-        allowed = choice["allowed_tools"]
-        names = {(tool.get("function") or {}).get("name") for tool in allowed["tools"]}
-        tools = [tool for tool in tools if (tool.get("function") or {}).get("name") in names]
-        body["tools"], choice = tools, allowed["mode"]
-        body["tool_choice"] = choice
+        tools, choice = allowed(tools, choice["allowed_tools"])
+        body["tools"], body["tool_choice"] = tools, choice
     if choice is None:
         return
     kind = "named" if isinstance(choice, dict) else choice
     if kind == "named" and "one" in dialect.choices:
         name = choice["function"]["name"]
-        body["tools"] = [tool for tool in tools if (tool.get("function") or {}).get("name") == name]
+        body["tools"] = [tool for tool in tools if function_name(tool) == name]
         body["tool_choice"] = "required"
     elif kind not in dialect.choices:
         raise unsupported("tool_choice")

@@ -8,11 +8,12 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema
 
-from proxy import sse
+from proxy import failures, sse
 from proxy.errors import UpstreamError
 from proxy.exchange import Event, Exchange
+from proxy.providers import options
 from proxy.providers.base import Outgoing
 from proxy.providers.gemini.answers import Answer, failure
 from proxy.providers.gemini.requests import translated
@@ -38,12 +39,9 @@ class Gemini:
     class Config(Schema):
         """Options of `[providers.NAME]` with `use = "gemini"`."""
 
-        base_url = fields.Url(
-            schemes={"http", "https"},
-            require_tld=False,
-            validate=validate.Regexp(r"[^?#]*$", error="must not have a query or a fragment"),
+        base_url = options.base_url(
+            "where the API begins, its version included; `/models/…` is added",
             load_default="https://generativelanguage.googleapis.com/v1beta",
-            metadata={"help": "where the API begins, its version included; `/models/…` is added"},
         )
         api_key = CredentialField(load_default=None, metadata={"help": "sent as `x-goog-api-key`"})
 
@@ -120,11 +118,7 @@ class GeminiCall:
 
     def completion(self, body: bytes) -> dict[str, Any]:
         """Turn a whole answer into a completion; raise `UpstreamError` where it is none."""
-        try:
-            said = orjson.loads(body)
-        except ValueError:
-            raise UpstreamError(502, "upstream_malformed", "The upstream's answer is not JSON.") from None
-        return self._answer.completion(said)
+        return self._answer.completion(failures.parsed(body))
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> UpstreamError:
         """Read Google's error object, which may stand in a list."""

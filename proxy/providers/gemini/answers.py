@@ -91,8 +91,8 @@ class Answer:
         """Return a whole answer; raise `UpstreamError` where it is none."""
         events = [*self.take(said), *self.end()]
         if not self.complete:
-            raise UpstreamError(502, "upstream_empty_response", "The upstream's answer holds no completion.")
-        return self._chunks.completion(events)
+            raise failures.empty()
+        return chunks.folded(events)
 
     def _candidate(self, candidate: dict[str, Any]) -> list[Event]:
         index = candidate.get("index") or 0

@@ -45,13 +45,9 @@ def translated(body: dict[str, Any], seal: Seal, model: str) -> tuple[dict[str, 
     if asks(body, "modalities"):
         raise unsupported("modalities")
     system, turns = translation.conversation(body["messages"], seal)
-    contents = _contents(turns, model)
-    request: dict[str, Any] = {"contents": contents}
-    if system and contents:
+    request: dict[str, Any] = {"contents": _contents(turns, model)}
+    if system:
         request["systemInstruction"] = {"parts": [{"text": text.text} for text in system]}
-    elif system:
-        # There must be something to answer: instructions alone are it.
-        request["contents"] = [{"role": "user", "parts": [{"text": text.text} for text in system]}]
     request |= _tools(body, dropped)
     generation = _generation(body)
     effort = body.get("reasoning_effort")
@@ -162,7 +158,7 @@ def _declaration(function: dict[str, Any]) -> Block:
 
 def _generation(body: dict[str, Any]) -> Block:
     generation: Block = {theirs: body[ours] for ours, theirs in _SAME.items() if body.get(ours) is not None}
-    most = translation.most_tokens(body, 0)
+    most = translation.most_tokens(body)
     if most:
         generation["maxOutputTokens"] = most
     stops = translation.stops(body)
