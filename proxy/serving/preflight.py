@@ -7,6 +7,7 @@ process, start threads, or stay in memory in its old version.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -40,12 +41,21 @@ def main() -> None:
     os.dup2(2, 1)
     answer = _outcome(preflight.check)
     print(json.dumps(answer), file=answers, flush=True)
-    line = "" if answer["problems"] else sys.stdin.readline()
+    line = ""
+    if not answer["problems"]:
+        _import_ahead()
+        line = sys.stdin.readline()
     if line:
         answer = _outcome(lambda: preflight.prepare(**json.loads(line)))
         print(json.dumps(answer), file=answers, flush=True)
     sys.stderr.flush()
     os._exit(0)  # whatever threads and handlers plugins have started
+
+
+def _import_ahead() -> None:
+    """Import what `prepare` needs while the master is busy itself: it may not ask for it, and then nothing is lost."""
+    for module in ("proxy.access.keys", "proxy.records.audit", "proxy.records.sqlite"):
+        importlib.import_module(module)
 
 
 def _outcome(step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
