@@ -1,15 +1,16 @@
-"""What limits and budgets cost: in LMDB, in Redis, and when 8 processes count in the same buckets."""
+"""What limits and budgets cost: in LMDB, in Redis, and when 8 processes count in the same buckets.
+
+`outages.py` tells what a Redis costs that is gone.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from proxy.counters import Claim, Counters, Rate, Store, Want, Window
+from proxy.counters import Counters, Rate, Store, Want, Window
 
 PROCESSES, EACH = 8, 3000
 #: None of them ever refuses: what is measured is counting.
@@ -36,9 +37,8 @@ def figures(best_us: Callable[..., float]) -> Iterable[str]:
     if shutil.which("redis-server") is None:
         yield "Redis: redis-server is not installed"
         return
-    with _redis() as (make, freeze):
+    with _redis() as make:
         yield from _of("Redis", make, best_us)
-        yield _frozen(make, freeze)
 
 
 def _of(name: str, make: Callable[[], Store], best_us: Callable[..., float]) -> Iterator[str]:
@@ -88,36 +88,6 @@ def _contended(make: Callable[[], Store]) -> str:
     return f"a take {half:.0f} µs, p99 {late:.0f} µs; {rate:,.0f} exchanges a second, {cpu:.0f} µs of CPU each"
 
 
-def _frozen(make: Callable[[], Store], freeze: Callable[[], None]) -> str:
-    """Have 8 threads count as the chain does, with two takes an exchange, while Redis stops answering."""
-    took: list[float] = []
-    with closing(Counters(make(), 8)) as counters:
-
-        def settle(limits: Claim, money: Claim) -> None:
-            counters.settle(limits, 1, 120)
-            counters.settle(money, 1800)
-
-        def run() -> None:
-            for _ in range(150):
-                begun = time.perf_counter()
-                limits = counters.take(BUCKETS[:2], divide=True)
-                money = counters.take(BUCKETS[2:], divide=True)
-                counters.together(settle, limits, money)
-                took.append(time.perf_counter() - begun)
-                time.sleep(0.005)
-
-        threads = [threading.Thread(target=run) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.2)
-        freeze()
-        for thread in threads:
-            thread.join()
-    over = sum(seconds > 0.06 for seconds in took)
-    longest = f"an exchange waits {max(took) * 1e3:.0f} ms at most"
-    return f"Redis frozen under 8 threads: {longest}, {over} of {len(took)} over 60 ms"
-
-
 def _chained(state: Path, best_us: Callable[..., float]) -> str:
     """Run both plugins as the chain does."""
     from plugins.budget import Budget
@@ -143,14 +113,14 @@ def _chained(state: Path, best_us: Callable[..., float]) -> str:
         exchange.prompt_estimate, exchange.cost_estimate, exchange.cost = 800, 2500, 1800
         exchange.attempts, exchange.usage = [Attempt("openai/gpt-5", 0.0)], Usage(700, 90)
 
-        def complete() -> None:
+        def complete(exchange: Exchange) -> None:
             limits.on_complete(exchange)
             budget.on_complete(exchange)
 
         def step() -> None:
             limits.on_request(exchange)
             budget.on_request(exchange)
-            counters.together(complete)
+            counters.together(complete, exchange)
 
         # In short rounds, of which some are undisturbed on a machine that has other work.
         cost = best_us(step, 100, 700)
@@ -164,7 +134,7 @@ def _lmdb(folder: Path) -> Callable[[], Store]:
 
 
 @contextmanager
-def _redis() -> Iterator[tuple[Callable[[], Store], Callable[[], None]]]:
+def _redis() -> Iterator[Callable[[], Store]]:
     from proxy.counters.redis import Redis, connect
     from proxy.secrets import Secret
     from proxy.settings import CountersSettings
@@ -182,7 +152,7 @@ def _redis() -> Iterator[tuple[Callable[[], Store], Callable[[], None]]]:
                 except OSError:
                     time.sleep(0.02)
             settings = CountersSettings(store="redis", url=Secret(f"redis://127.0.0.1:{port}/0"))
-            yield lambda: Redis(connect(settings, 20)), lambda: server.send_signal(signal.SIGSTOP)
+            yield lambda: Redis(connect(settings, 20))
         finally:
             server.kill()
             server.wait()

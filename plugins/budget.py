@@ -98,7 +98,7 @@ class Budget:
             wants = [(window, min(expected, window.limit)) for window in windows]
         else:
             wants = [(window, expected) for window in windows]
-        claim = self._counters.take(wants, divide=self._soft)
+        claim = self._counters.take(wants, exchange, divide=self._soft)
         if claim.local:
             exchange.response_headers["x-lockgate-counters"] = "local"
         if claim.refused is not None:

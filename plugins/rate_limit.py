@@ -96,7 +96,7 @@ class RateLimit:
         if self._max_wait_s:
             claim = self._in_line(exchange, wants)
         else:
-            claim = self._counters.take(wants, divide=self._divide)
+            claim = self._counters.take(wants, exchange, divide=self._divide)
         plan.tell(claim, exchange.response_headers)
         if claim.local:
             exchange.response_headers["x-lockgate-counters"] = "local"
@@ -166,8 +166,8 @@ class RateLimit:
 
     def _in_line(self, exchange: Exchange, wants: Any) -> Claim:
         team = (exchange.identity and exchange.identity.team) or ""
-        left = exchange.client_left
-        claim = self._counters.take_in_line(wants, team, self._max_wait_s, divide=self._divide, left=left)
+        longest_s, divide, left = self._max_wait_s, self._divide, exchange.client_left
+        claim = self._counters.take_in_line(wants, team, longest_s, exchange, divide=divide, left=left)
         if claim.waited_s:
             exchange.response_headers["x-lockgate-waited"] = f"{claim.waited_s:.3f}"
             self._waited.observe(claim.waited_s)

@@ -48,7 +48,7 @@ class Bench:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     """A busy machine is no outage."""
-    monkeypatch.setattr("proxy.counters.redis.TIMEOUT_S", 20.0)
+    monkeypatch.setattr("proxy.counters.patience.PATIENCE_S", 20.0)
 
 
 @pytest.fixture(params=STORES)
@@ -298,9 +298,9 @@ if which == "lmdb":
     from proxy.counters.lmdb import Lmdb
     store = Lmdb(Path(where), 1 << 20, steady=clock, wall=clock)
 else:
-    from proxy.counters import redis
+    from proxy.counters import patience
     from proxy.counters.redis import Redis, connect
-    redis.TIMEOUT_S = 20
+    patience.PATIENCE_S = 20
     from proxy.secrets import Secret
     from proxy.settings import CountersSettings
     store = Redis(connect(CountersSettings(store="redis", url=Secret(where)), 4), clock)

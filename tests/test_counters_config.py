@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 
 import pytest
@@ -71,6 +72,13 @@ def test_redis_without_its_extra_names_it(tmp_path, monkeypatch):
     remote = CountersSettings(store="redis", url=Secret("redis://127.0.0.1:1/0"))
     with pytest.raises(ConfigError, match=r"pip install 'lockgate\[redis\]'"):
         open_store(Settings(None, (), settings_in(tmp_path).server, {}, {}, {}, counters=remote))
+
+
+def test_every_plugin_that_counts_in_calendar_windows_says_in_which():
+    classes = [plugin.cls for plugin in Catalog.discover(None).plugins.values()]
+    counting = [cls for cls in classes if getattr(inspect.getmodule(cls), "Window", None) is Window]
+    assert counting
+    assert all(callable(getattr(cls, "windows", None)) for cls in counting)
 
 
 def exchange(number, subject, cost, model="gpt-5"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
+import redises
 from click.testing import CliRunner
 from upstreams import Gate, json_answer, streaming
 
@@ -149,6 +151,33 @@ def test_four_workers_count_in_redis_and_repairing_brings_back_what_that_forgot(
     lockgate(gateway, "counters", "repair")
     assert shown(gateway, key_id(gateway))["budget"]["used"] == 60.0
     assert storm(gateway, 3) == [(429, "insufficient_quota")] * 3
+
+
+def told(gateway):
+    """What the log says of the store, a word for each line."""
+    words = {"Redis cannot be used": "down", "they can be used again": "back"}
+    return [words[said] for said in re.findall(f"counters: ({'|'.join(words)})", gateway.log)]
+
+
+def test_a_redis_that_is_gone_leaves_rate_limits_divided_and_hard_budgets_closed_until_it_is_back(
+    worker, start_gateway, upstream
+):
+    with redises.running() as server:
+        counted = f'[counters]\nstore = "redis"\nurl = "{server.url}"'
+        limits = limited(upstream, "requests_per_minute = 10000\nconcurrent = 500", counted)
+        free = '[models.free]\ntargets = ["up"]\nchain = ["keys", "limits"]'
+        gateway = start_gateway(f"{limits}\n{free}", worker=worker)
+        for leave, come_back in ((server.freeze, server.thaw), (server.kill, server.start)):
+            until(lambda: set(storm(gateway, 5)) == {(200, None)})
+            leave()
+            assert set(storm(gateway, 40)) == {(503, "counters_unavailable")}
+            with gateway.client() as client:
+                messages = [{"role": "user", "content": "Hi"}]
+                answer = client.chat.completions.with_raw_response.create(model="free", messages=messages)
+                assert answer.headers["x-lockgate-counters"] == "local"
+            come_back()
+        until(lambda: set(storm(gateway, 5)) == {(200, None)})
+        until(lambda: re.fullmatch("((down)(back)){2,}", "".join(told(gateway))))
 
 
 def test_a_killed_workers_slots_come_back_and_what_it_set_aside_is_spent_once(start_gateway, upstream):

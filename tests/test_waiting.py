@@ -12,6 +12,7 @@ from proxy.counters import Claim, Counters, Memory, Rate, Slots, Unavailable
 from proxy.counters.scopes import ScopeField, scoped
 from proxy.counters.waiting import Waiting
 from proxy.errors import Reject
+from proxy.exchange import Exchange
 
 RATE, SLOTS = Rate("r", 60), Slots("s", 1)
 
@@ -182,7 +183,7 @@ def test_who_is_not_let_into_the_line_is_told_of_its_own_buckets_and_takes_nothi
 
 
 def test_slots_are_held_for_as_long_as_they_are_not_settled(monkeypatch):
-    monkeypatch.setattr("proxy.counters.counters.RENEW_S", 0.05)
+    monkeypatch.setattr("proxy.counters.upkeep.RENEW_S", 0.05)
     slots = Slots("s", 1, term_s=0.3)
     counters = Counters(Memory())
     claim = counters.take([(slots, 1)])
@@ -197,7 +198,7 @@ def test_slots_are_held_for_as_long_as_they_are_not_settled(monkeypatch):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_one_step_settles_is_counted_at_once_also_when_it_fails(fails):
-    def step():
+    def step(exchange):
         for claim in claims:
             counters.settle(claim, 4, 1)
         assert store.settled == []
@@ -214,11 +215,11 @@ def test_what_one_step_settles_is_counted_at_once_also_when_it_fails(fails):
             super().settle(settled)
 
     store = Seen()
-    counters = Counters(store)
+    counters, ending = Counters(store), Exchange("req_1", "POST", "/v1/chat/completions", {}, "10.1.2.3")
     # Slots of two plugins, whose claims have ids of their own.
     claims = [counters.take([(RATE, 10), (slots, 1)]) for slots in (SLOTS, Slots("others", 7))]
     with pytest.raises(LookupError) if fails else contextlib.nullcontext():
-        counters.together(step)
+        counters.together(step, ending)
     assert store.settled == [2]
     assert {status.name: status.used for status in store.read()} == {RATE.name: 8}
     counters.settle(counters.take([(RATE, 1)]), 1)

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from proxy.counters.patience import Patience
+
 #: The most that a rate allows a minute or at once. Its level is kept in 60,000ths, which Redis' scripts, whose numbers
 #: are doubles, count exactly up to 2**53.
 LARGEST_RATE = 2 * 10**9
@@ -88,7 +90,8 @@ class Claim:
 
     Where it was refused, `refused` is the position of the bucket that takes longest, and `wait_s` in how many seconds
     it would grant if nobody else took of it; `None` is never. `local` says that this worker counted by itself,
-    because the store is out of reach, `waited_s` how long it stood in line. The rest is for the store.
+    because the store is out of reach, `waited_s` how long it stood in line, `patience` how long its exchange waits for
+    a store on another machine. The rest is for the store.
     """
 
     id: bytes
@@ -100,6 +103,7 @@ class Claim:
     local: bool = False
     waited_s: float = 0.0
     settled: bool = False
+    patience: Patience | None = None
 
     @property
     def granted(self) -> bool:

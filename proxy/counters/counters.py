@@ -1,33 +1,32 @@
-"""What a worker's plugins count with: the store, leases that are kept alive, and what holds while the store is down."""
+"""What a worker's plugins count with: the store, and what holds while that is out of reach."""
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy.counters.buckets import LARGEST, Bucket, Claim, Rate, Settled, Slots, State, Want, amount
-from proxy.counters.embedded import Memory, Store, Unavailable
+from proxy.counters.embedded import Store, Unavailable
+from proxy.counters.patience import Patience
+from proxy.counters.upkeep import Upkeep
 from proxy.counters.waiting import Waiting
 from proxy.errors import ConfigError, Reject
 from proxy.guardian import CLIENT_GONE
 
 if TYPE_CHECKING:
+    from proxy.exchange import Exchange
     from proxy.settings import Settings
 
-log = logging.getLogger("lockgate.counters")
+#: Upper bounds in seconds for what exchanges wait, fine where nothing should be.
+WAITS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.045, 0.05, 0.055, 0.06, 0.1, 0.25)
 
-#: How often a store that is out of reach is tried, by a thread of its own: no request waits for that.
-PROBE_S = 0.25
-#: How often held slots are renewed: three times in the default term.
-RENEW_S = 3.0
+Answer = TypeVar("Answer")
 
 
-class Counters:
+class Counters(Upkeep):
     """Counts for the plugins of one worker; make it after the fork. Threads may share it.
 
     `take` wants amounts of several buckets, all or nothing, and `settle` says afterwards what was really spent.
@@ -36,30 +35,23 @@ class Counters:
     """
 
     def __init__(self, store: Store, divided: int = 1, threads: int = 100, metrics: Any = None) -> None:
-        self.store = store
-        self.divided = divided
-        self._local = Memory()
-        self._lock = threading.Lock()
-        self._held: dict[bytes, Claim] = {}
+        super().__init__(store, divided, metrics)
         self._gathered = threading.local()
-        self._down: Unavailable | None = None
         # A waiter holds a thread, and the threads are for those who are served.
         self.waiting = Waiting(max(1, threads // 4), max(1, threads // 16))
-        self._stopped = threading.Event()
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._gauge = metrics and metrics.gauge("lockgate_counters_down", "1 while the counters are out of reach.")
-        self._failures = metrics and metrics.counter("lockgate_counters_failures", "Failures of the counters' store.")
+        self._remote = store.remote
+        self._waited = metrics and metrics.histogram(
+            "lockgate_counters_wait_seconds",
+            "How long exchanges waited for the counters on another machine.",
+            (),
+            WAITS,
+        )
 
-    @property
-    def down(self) -> bool:
-        """Whether the store is out of reach."""
-        return self._down is not None
-
-    def take(self, wants: Sequence[Want], *, divide: bool = False) -> Claim:
+    def take(self, wants: Sequence[Want], exchange: Exchange | None = None, *, divide: bool = False) -> Claim:
         """Take all that is wanted or nothing; `Claim.granted` tells, and `Claim.refused` what stands in the way.
 
-        Negative amounts count as none. While the store is out of reach, `divide` goes on with this worker's share of
+        All that is taken for one `exchange`, and settled, waits 50 ms at most for a store on another machine. Negative
+        amounts count as none. While the store is out of reach, `divide` goes on with this worker's share of
         each limit; without it, or where the store itself is damaged or full, `Reject` (503) is raised.
         """
         slots = absurd = False
@@ -71,6 +63,8 @@ class Counters:
         if absurd:
             wants = [(bucket, amount(wanted)) for bucket, wanted in wants]
         claim = Claim(os.urandom(16) if slots else b"", wants, [])
+        if self._remote:
+            claim.patience = self._patience(exchange)
         down = self._down
         if down is None:
             try:
@@ -98,6 +92,7 @@ class Counters:
         wants: Sequence[Want],
         team: str,
         longest_s: float,
+        exchange: Exchange | None = None,
         *,
         divide: bool = False,
         left: Callable[[], bool] = lambda: False,
@@ -111,7 +106,8 @@ class Counters:
 
         def refused(name: str, wait_s: float) -> Claim:
             """Make the claim of one who was not let to the buckets: it takes nothing, and tells what they hold."""
-            claim = self.take([(bucket, 0) for bucket, _ in wants if type(bucket) is not Slots], divide=divide)
+            free = [(bucket, 0) for bucket, _ in wants if type(bucket) is not Slots]
+            claim = self.take(free, exchange, divide=divide)
             states = iter(claim.states)
             claim.states = [State(0, 0.0) if type(bucket) is Slots else next(states) for bucket, _ in wants]
             claim.wants, claim.refused, claim.wait_s = wants, names.index(name), wait_s
@@ -121,7 +117,16 @@ class Counters:
             if left():
                 raise Reject(499, CLIENT_GONE, "The client has gone.")
 
-        return self.waiting.take(names, team, longest_s, lambda: self.take(wants, divide=divide), refused, check)
+        def attempt() -> Claim:
+            patience = self._patience(exchange)
+            before_s = patience.spent_s
+            claim = self.take(wants, exchange, divide=divide)
+            if claim.refused is not None and not claim.local:
+                # It waits for room, not for the store: who asks a hundred times has not waited for a hundred answers.
+                patience.spent_s = before_s
+            return claim
+
+        return self.waiting.take(names, team, longest_s, attempt, refused, check)
 
     def settle(self, claim: Claim, *spent: int) -> None:
         """Count what was spent, want by want, instead of what was taken, and release the slots; once, and never raises.
@@ -145,107 +150,35 @@ class Counters:
         if self.waiting.count:
             self.waiting.stir()
 
-    def together(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """Run `step` and return what it does; what it settles in this thread is counted at its end, in one step."""
+    def together(self, step: Callable[[Exchange], Answer], exchange: Exchange) -> Answer:
+        """Run the last step of an exchange; what it settles in this thread is counted at its end, all at once."""
         gathered: list[Settled] = []
         self._gathered.settled = gathered
         try:
-            return step(*arguments)
+            return step(exchange)
         finally:
             self._gathered.settled = None
             if gathered:
                 self._count(gathered)
                 if self.waiting.count:
                     self.waiting.stir()
+            if self._remote and self._waited and (patience := exchange.stash.pop(self, None)) is not None:
+                self._waited.observe(patience.spent_s)
 
-    def close(self) -> None:
-        """Let go of the store."""
-        self._stopped.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
-        self.store.close()
+    def _patience(self, exchange: Exchange | None) -> Patience:
+        if exchange is None:
+            return Patience()
+        found: Patience = exchange.stash.setdefault(self, Patience())
+        return found
 
     def _count(self, settled: Sequence[Settled]) -> None:
         if self._down is None:
             try:
                 self.store.settle(settled)
+                # Not before the last step: a store for which only that is too late would never be out of reach.
+                self._failing = 0
             except Unavailable as failure:
                 self._failed(failure)
-
-    def _hold(self, claim: Claim) -> None:
-        with self._lock:
-            self._held[claim.id] = claim
-        self._follow()
-
-    def _failed(self, failure: Unavailable) -> Unavailable:
-        """Note a failure; of an outage the log tells once."""
-        if self._failures:
-            self._failures.inc()
-        with self._lock:
-            first, self._down = self._down is None, failure
-        if first:
-            shares = f"rate limits are divided by {self.divided}, hard budgets closed"
-            log.error("counters: %s; until it is back %s", failure, shares if failure.divide else "all is refused")
-            if self._gauge:
-                self._gauge.set(1)
-            self._wake.set()
-            self._follow()
-        return failure
-
-    def _follow(self) -> None:
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None and not self._stopped.is_set():
-                    self._thread = threading.Thread(target=self._run, name="counters", daemon=True)
-                    self._thread.start()
-
-    def _run(self) -> None:
-        """Renew what is held, and find out when a store that is down is back."""
-        renewed = time.monotonic()
-        while not self._stopped.is_set():
-            self._wake.wait(PROBE_S if self.down else max(0.0, renewed + RENEW_S - time.monotonic()))
-            self._wake.clear()
-            try:
-                if self.down:
-                    if self._stopped.wait(PROBE_S):
-                        return
-                    self.store.probe()
-                    self._back()
-                elif time.monotonic() >= renewed + RENEW_S:
-                    renewed = time.monotonic()
-                    self._renew()
-            except Unavailable as failure:
-                self._failed(failure)
-            except Exception:
-                log.exception("counters: renewing failed")
-
-    def _back(self) -> None:
-        with self._lock:
-            self._down = None
-        log.warning("counters: they can be used again")
-        if self._gauge:
-            self._gauge.set(0)
-        self._renew()
-
-    def _renew(self) -> None:
-        with self._lock:
-            held = list(self._held.values())
-        for local in (False, True):
-            leases = [
-                (bucket, claim.id)
-                for claim in held
-                if claim.local is local
-                for bucket, _ in claim.wants
-                if isinstance(bucket, Slots)
-            ]
-            if leases:
-                store = self._local if local else self.store
-                store.renew(leases)
-                # One that was released meanwhile has just been taken again.
-                for claim in held:
-                    if claim.local is local and claim.id not in self._held:
-                        store.settle([(claim, [wanted for _, wanted in claim.wants])])
 
 
 def share(bucket: Bucket, parts: int) -> Bucket:

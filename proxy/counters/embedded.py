@@ -26,7 +26,14 @@ class Unavailable(Exception):
 
 
 class Store(Protocol):
-    """What every store does, in one step that is done whole or not at all. Each raises `Unavailable`."""
+    """What every store does, in one step that is done whole or not at all. Each raises `Unavailable`.
+
+    A `remote` one is on another machine, and may have to be waited for.
+    """
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is."""
 
     def take(self, claim: Claim) -> None:
         """Take what the claim wants; note in it what the buckets hold, or which refuses and for how long."""
@@ -55,6 +62,8 @@ class Store(Protocol):
 
 class Embedded:
     """A store on a map of bytes. `steady` is in seconds from a clock that nobody sets, `wall` since 1970."""
+
+    remote = False
 
     def __init__(self, steady: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self._steady = steady

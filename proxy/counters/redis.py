@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis.exceptions import NoScriptError
 
 from proxy.counters import scripts
 from proxy.counters.buckets import Claim, Rate, Settled, Slots, State, Status, Window
+from proxy.counters.connections import Connections
 from proxy.counters.embedded import Unavailable
+from proxy.counters.patience import PATIENCE_S, Patience
+from proxy.counters.places import TAG, Place
 from proxy.counters.windows import window
 
 if TYPE_CHECKING:
     from proxy.settings import CountersSettings
 
-TIMEOUT_S = 0.05
-#: All keys have this in common, so that they lie in one slot of a cluster: a script may use no others.
-TAG = b"{lockgate}:"
+#: How long what is no exchange's may take, how long a new connection may, and how long renewing a batch.
+BESIDE_S, READY_S, RENEWED_S = 5.0, 1.0, 0.25
+#: An exchange takes twice and settles once: what answers later than this is of no use to it.
+USEFUL_S = PATIENCE_S / 3
 BATCH = 200  # leases or windows a script
 
 _KINDS: dict[type, str] = {Rate: "r", Window: "w", Slots: "s"}
+_DIGESTS = {
+    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    for script in (scripts.TAKE, scripts.SETTLE, scripts.RENEW, scripts.RESTORE, scripts.READ)
+}
 
 
 class Redis:
-    """A store on `client`, made by `connect`. With a `clock` (seconds since 1970) the server's is not asked.
+    """A store that `connections` lead to. With a `clock` (seconds since 1970) the server's is not asked.
 
     Which calendar window it is the server's clock decides, so hosts whose clocks differ do not count in two of them.
+    Taking and settling wait no longer than the claim's patience.
     """
 
-    def __init__(self, client: Any, clock: Callable[[], float] | None = None) -> None:
-        self._client = client
+    remote = True
+
+    def __init__(self, connections: Connections, clock: Callable[[], float] | None = None) -> None:
+        self._connections = connections
         self._clock = clock
         self._ahead_s = 0.0  # the server's clock over ours, as its answers tell
-        self._take, self._settle, self._renew, self._restore, self._read = map(
-            client.register_script,
-            (scripts.TAKE, scripts.SETTLE, scripts.RENEW, scripts.RESTORE, scripts.READ),
-        )
 
     def take(self, claim: Claim) -> None:
         """See `Store`."""
@@ -61,8 +66,7 @@ class Redis:
                 keys.append(key)
                 arguments += (_KINDS[type(bucket)], amount, bucket.limit, more, begin, end)
                 claim.places.append((key, end))
-            with _explained():
-                done, now_ms, *figures = self._take(keys=keys, args=arguments)
+            done, now_ms, *figures = self._patiently(claim.patience, scripts.TAKE, keys, arguments)
             if self._clock is None:
                 self._ahead_s = now_ms / 1000 - time.time()
             if done >= 0:
@@ -90,8 +94,7 @@ class Redis:
                     keys.append(key)
                     arguments += (_KINDS[type(bucket)], actual - amount, bucket.limit, more, end)
         if keys:
-            with _explained():
-                self._settle(keys=keys, args=arguments)
+            self._patiently(settled[0][0].patience, scripts.SETTLE, keys, arguments)
 
     def renew(self, leases: Sequence[tuple[Slots, bytes]]) -> None:
         """See `Store`."""
@@ -99,8 +102,7 @@ class Redis:
             arguments: list[Any] = [self._now()]
             for bucket, id in some:
                 arguments += (id.hex(), int(bucket.term_s * 1000))
-            with _explained():
-                self._renew(keys=[_key(bucket) for bucket, _ in some], args=arguments)
+            self._run(time.monotonic() + RENEWED_S, scripts.RENEW, [_key(bucket) for bucket, _ in some], arguments)
 
     def restore(self, entries: Sequence[tuple[Window, float, int]]) -> None:
         """See `Store`."""
@@ -110,43 +112,63 @@ class Redis:
                 label, _, end = window(bucket.every, bucket.zone, at)
                 keys.append(_key(bucket) + label)
                 arguments += (used, bucket.limit, int(end * 1000))
-            with _explained():
-                self._restore(keys=keys, args=arguments)
+            self._run(time.monotonic() + BESIDE_S, scripts.RESTORE, keys, arguments)
 
     def read(self, part: str = "") -> list[Status]:
         """See `Store`."""
-        with _explained():
-            pattern = re.sub(rb"([\[\]*?^\\])", rb"\\\1", part.encode("utf-8", "surrogateescape"))
-            keys = sorted(self._client.scan_iter(TAG + b"[rws]*" + pattern + b"*", count=1000))
-            found = []
-            for some in _batches(keys):
-                now_ms, *rows = self._read(keys=some, args=[self._now()])
-                found += [_status(key.removeprefix(TAG), row, now_ms) for key, row in zip(some, rows, strict=True)]
+        pattern = re.sub(rb"([\[\]*?^\\])", rb"\\\1", part.encode("utf-8", "surrogateescape"))
+        keys: set[bytes] = set()
+        cursor = b"0"
+        while True:
+            cursor, some = self._beside("SCAN", cursor, "MATCH", TAG + b"[rws]*" + pattern + b"*", "COUNT", 1000)
+            keys.update(some)
+            if cursor == b"0":
+                break
+        found = []
+        for some in _batches(sorted(keys)):
+            until = time.monotonic() + BESIDE_S
+            now_ms, *rows = self._run(until, scripts.READ, some, [self._now()])
+            found += [_status(key.removeprefix(TAG), row, now_ms) for key, row in zip(some, rows, strict=True)]
         return [status for status in found if part in status.name]
 
     def reset(self, names: Sequence[str]) -> int:
         """See `Store`."""
-        with _explained():
-            return sum(
-                self._client.delete(
-                    *(
-                        TAG + kind + name.encode("utf-8", "surrogateescape")
-                        for name in some
-                        for kind in (b"r", b"w", b"s")
-                    )
-                )
-                for some in _batches(names)
-            )
+        raw = [name.encode("utf-8", "surrogateescape") for name in names]
+        keys = [TAG + kind + name for name in raw for kind in (b"r", b"w", b"s")]
+        return sum(self._beside("DEL", *some) for some in _batches(keys))
 
     def probe(self) -> None:
-        """See `Store`."""
-        with _explained():
-            # A server that is read only, full or loading answers a ping.
-            self._renew(keys=[TAG + b"!probe"], args=[self._now(), "probe", 1000])
+        """See `Store`. One that answers too late for an exchange, which asks three times, is out of reach too."""
+        self._connections.renew()
+        # Making the connection is no part of it. And no script runs in a server that is read only, full or loading,
+        # though each of them answers a ping.
+        self._connections.call(time.monotonic() + READY_S, "PING")
+        for _ in range(2):  # the first time a server may have to be told the script
+            self._run(time.monotonic() + USEFUL_S, scripts.RENEW, [TAG + b"!probe"], [self._now(), "probe", 1000])
 
     def close(self) -> None:
         """See `Store`."""
-        self._client.close()
+        self._connections.close()
+
+    def _patiently(
+        self, patience: Patience | None, script: str, keys: Sequence[bytes], arguments: Sequence[Any]
+    ) -> Any:
+        """Run a script for an exchange, and add how long it took to what that has waited."""
+        patience = patience or Patience()
+        began = time.monotonic()
+        try:
+            return self._run(patience.until, script, keys, arguments)
+        finally:
+            patience.spent_s += time.monotonic() - began
+
+    def _run(self, until: float, script: str, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
+        try:
+            return self._connections.call(until, "EVALSHA", _DIGESTS[script], len(keys), *keys, *arguments)
+        except NoScriptError:
+            return self._connections.call(until, "EVAL", script, len(keys), *keys, *arguments)
+
+    def _beside(self, *command: Any) -> Any:
+        return self._connections.call(time.monotonic() + BESIDE_S, *command)
 
     def _now(self) -> int | str:
         return "" if self._clock is None else int(self._clock() * 1000)
@@ -155,48 +177,9 @@ class Redis:
         return time.time() + self._ahead_s if self._clock is None else self._clock()
 
 
-def connect(settings: CountersSettings, connections: int) -> Any:
-    """Return a client for at most so many connections at once; nothing is connected yet."""
-    options: dict[str, Any] = {
-        "socket_timeout": TIMEOUT_S,
-        "socket_connect_timeout": TIMEOUT_S,
-        # By itself the client tries ten times.
-        "retry": Retry(NoBackoff(), 0),
-        "max_connections": connections,
-        # Two more round trips a connection, for the server's listing.
-        "protocol": 2,
-        "driver_info": None,
-    }
-    url = settings.url.reveal() if settings.url else "redis://127.0.0.1:6379/0"
-    if url.startswith("rediss://") and settings.ca_file is not None:
-        options["ssl_ca_certs"] = str(settings.ca_file)
-    if settings.cluster:
-        from redis.cluster import RedisCluster
-
-        return RedisCluster.from_url(url, **options)
-    if not settings.sentinels:
-        return redis.Redis.from_url(url, **options)
-    from redis.connection import parse_url
-    from redis.sentinel import Sentinel
-
-    parsed: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
-    own = {key: value for key, value in parsed.items() if key not in ("host", "port", "connection_class")}
-    tls = {"ssl": True} if url.startswith("rediss://") else {}
-    known = {key: value for key, value in options.items() if key != "max_connections"}
-    if settings.sentinel_password is not None:
-        known["password"] = settings.sentinel_password.reveal()
-    hosts = [(host, int(port)) for host, _, port in (entry.rpartition(":") for entry in settings.sentinels)]
-    sentinel: Any = Sentinel(hosts, sentinel_kwargs={**known, **tls})  # type: ignore[no-untyped-call]
-    return sentinel.master_for(settings.master, **{**options, **own, **tls})
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except (redis.RedisError, OSError) as failure:
-        # The name of the error and no more: its text may hold the URL, and so the password.
-        raise Unavailable(f"Redis cannot be used ({type(failure).__name__})", divide=True) from failure
+def connect(settings: CountersSettings, most: int) -> Connections:
+    """Return at most so many connections to the Redis that is configured; none is made yet."""
+    return Connections(Place(settings), most)
 
 
 def _batches(entries: Sequence[Any]) -> Iterator[Sequence[Any]]:
