@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, fields, validate
+from requests import HTTPError, Response
+from requests.adapters import BaseAdapter
 
 from proxy import Exchange, SecretField, hookimpl
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
     from opentelemetry.trace import Span
 
     from proxy import Gateway
+
+log = logging.getLogger("lockgate.traces")
 
 # Asked, not imported: it takes longer than all else at a start, and belongs after the fork.
 for _module in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
     if find_spec(_module) is None:
         raise ModuleNotFoundError(f"No module named {_module!r}", name=_module)
 
-#: Spans that wait for the collector in one worker; of more the oldest are dropped.
-MOST_WAITING = 2048
-EXPORT_S = 5.0
-STOP_S = 3.0
+#: Spans that wait for the collector in one worker, beyond which new ones are dropped, and that are sent at once.
+MOST_WAITING, BATCH = 2048, 512
+#: How long spans gather, in milliseconds; in seconds how long they are tried, a worker's end waits, between complaints.
+GATHER_MS, EXPORT_S, STOP_S, COMPLAIN_S = 5000, 5.0, 3.0, 60.0
 LONGEST_TEXT = 256
 
 #: The request's parameters that spans carry: numbers and flags, no texts.
@@ -40,11 +49,21 @@ PARAMETERS = {
     "stream": "gen_ai.request.stream",
 }
 
+#: What the conventions call the services that providers speak to; others have the name that they are configured under.
+SERVICES = {
+    "anthropic": "anthropic",
+    "azure": "azure.ai.openai",
+    "bedrock": "aws.bedrock",
+    "gemini": "gcp.gemini",
+    "vertex": "gcp.vertex_ai",
+}
+
 
 class Traces:
     """One span per exchange, by the GenAI semantic conventions. The caller's `traceparent` is its parent, if valid.
 
-    The upstream is sent a `traceparent` that names the span. Spans go out in batches by a thread of their own.
+    The upstream is sent a `traceparent` that names the span. Spans go out in batches, by a thread of their own and
+    through `[egress]`.
     """
 
     name = "traces"
@@ -79,21 +98,31 @@ class Traces:
         from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        secret = self._config["authorization"]
+        secret, endpoint, session = self._config["authorization"], self._config["endpoint"], gateway.http()
+        way = _Way(session.get_adapter(endpoint))
+        session.mount(endpoint, way)
         exporter = OTLPSpanExporter(
-            self._config["endpoint"],
+            endpoint,
             headers={"authorization": secret.reveal()} if secret is not None else {},
             timeout=EXPORT_S,
             compression=Compression.Gzip,
-            session=gateway.http(),
+            session=session,
         )
+        # It tells every attempt, with the texts of exceptions; what is lost is said once, and counted.
+        logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
+        dropped = gateway.metrics.counter("lockgate_spans_dropped_total", "Spans that no collector took.")
+        self._delivery = delivery = _Delivery(exporter, way, dropped.inc)
+        self._services = {name: SERVICES.get(own.use, name) for name, own in gateway.settings.providers.items()}
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(self._config["share"])),
             resource=Resource({SERVICE_NAME: self._config["service"]}),
             span_limits=SpanLimits(max_span_attribute_length=LONGEST_TEXT, max_attribute_length=LONGEST_TEXT),
             shutdown_on_exit=False,
         )
-        self._provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=MOST_WAITING))
+        # What is not said here is taken from the environment.
+        self._provider.add_span_processor(
+            BatchSpanProcessor(delivery, MOST_WAITING, GATHER_MS, BATCH)  # type: ignore[arg-type]
+        )
         self._tracer = self._provider.get_tracer("lockgate")
         self._propagator = TraceContextTextMapPropagator()
 
@@ -103,6 +132,7 @@ class Traces:
         last = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         last.start()
         last.join(STOP_S)
+        self._delivery.give_up()
 
     @hookimpl
     def on_request(self, exchange: Exchange) -> None:
@@ -117,9 +147,11 @@ class Traces:
             return
         # One that was refused further left has none yet.
         span = exchange.stash.pop(self, None) or self._begun(exchange)
-        if span.is_recording():
-            _describe(span, exchange)
-        span.end(_nanoseconds(exchange.received + exchange.outcome.duration_s))
+        if not span.is_recording():
+            return
+        _describe(span, exchange, self._services)
+        if self._delivery.takes():
+            span.end(_nanoseconds(exchange.received + exchange.outcome.duration_s))
 
     def _begun(self, exchange: Exchange) -> Span:
         from opentelemetry.trace import SpanKind
@@ -136,7 +168,74 @@ class Traces:
         return self._propagator.extract({"traceparent": told} if told else {}, Context())
 
 
-def _describe(span: Span, exchange: Exchange) -> None:
+class _Way(BaseAdapter):
+    """The way to the collector; `went` says what came of the last request."""
+
+    def __init__(self, adapter: BaseAdapter) -> None:
+        super().__init__()
+        self._adapter = adapter
+        self.close = adapter.close  # type: ignore[method-assign]
+        self.went = "nothing"
+
+    def send(self, *args: Any, **kwargs: Any) -> Response:
+        try:
+            response = self._adapter.send(*args, **kwargs)
+        except Exception as failure:
+            self.went = type(failure).__name__
+            raise
+        self.went = f"HTTP {response.status_code}"
+        if response.status_code // 100 == 3:  # which the exporter takes for success
+            response.close()
+            raise HTTPError(self.went)
+        return response
+
+
+class _Delivery:
+    """Stands before the exporter, counts the spans that are on their way, and those that are lost."""
+
+    def __init__(self, exporter: SpanExporter, way: _Way, drop: Callable[[float], None]) -> None:
+        self.shutdown, self.force_flush = exporter.shutdown, exporter.force_flush
+        self._exporter, self._way, self._drop = exporter, way, drop
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._quiet_until = 0.0
+
+    def takes(self) -> bool:
+        """Say whether there is room for one more span, which must follow."""
+        with self._lock:
+            room = self._waiting < MOST_WAITING
+            self._waiting += room
+        if not room:
+            self._lose(1)
+        return room
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult | None:
+        result = None
+        try:
+            result = self._exporter.export(spans)
+        finally:
+            with self._lock:
+                count = min(len(spans), self._waiting)
+                self._waiting -= count
+            if result is None or result.value:
+                self._lose(count)
+        return result
+
+    def give_up(self) -> None:
+        """Count what is still on its way as lost."""
+        with self._lock:
+            count, self._waiting = self._waiting, 0
+        self._lose(count)
+
+    def _lose(self, count: int) -> None:
+        self._drop(count)
+        now = time.monotonic()
+        if count and now >= self._quiet_until:
+            self._quiet_until = now + COMPLAIN_S
+            log.warning("spans are lost: of the collector came %s", self._way.went)
+
+
+def _describe(span: Span, exchange: Exchange, services: dict[str, str]) -> None:
     outcome, usage, identity = exchange.outcome, exchange.usage, exchange.identity
     said: dict[str, Any] = {
         "gen_ai.operation.name": "chat",
@@ -152,12 +251,14 @@ def _describe(span: Span, exchange: Exchange) -> None:
     }
     for parameter, name in PARAMETERS.items():
         value = exchange.body.get(parameter)
-        if isinstance(value, (int, float)):
+        # Also of a body that was refused; the protocol has integers of 64 bits.
+        if isinstance(value, float) or (isinstance(value, int) and value.bit_length() < 64):
             said[name] = value
     if exchange.target is not None:
         # Only a model that is served gives the span its name: others are callers' words.
         span.update_name(f"chat {exchange.model}"[:LONGEST_TEXT])
-        said["gen_ai.provider.name"] = exchange.target.partition("/")[0]
+        provider = exchange.target.partition("/")[0]
+        said["gen_ai.provider.name"] = services.get(provider, provider)
         said["lockgate.target"] = exchange.target
     if usage is not None:
         said |= {

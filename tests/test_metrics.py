@@ -374,7 +374,7 @@ def test_every_metric_is_documented_and_every_one_in_use_exists(tmp_path: Path) 
         configured(RateLimit, requests_per_minute=60),
         configured(Budget, budget={"usd": 1, "window": "day"}),
         configured(RequestLog),
-        configured(Contents, key={"file": str(tmp_path / "key")}),
+        configured(Contents, key={"file": str(tmp_path / "key")}, models=["*"]),
         configured(Traces, endpoint="http://collector.test/v1/traces"),
     ) as rig:
         metrics = rig.gateway.metrics

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from upstreams import Gate, Upstream, head
 
 from plugins.traces import Traces
 from proxy import Exchange, Reject, hookimpl
+from proxy.settings import ProviderSettings
 from proxy.testing import Raw, Rig, configured
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -124,12 +126,39 @@ def test_an_upstream_that_failed_is_told_attempt_by_attempt(collector: Upstream)
     }
 
 
+def test_numbers_of_a_refused_body_that_the_protocol_has_no_room_for_are_left_out(
+    collector: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Rig(traces(collector)) as rig:
+        body = {"messages": [{"role": "user", "content": "Hello"}], "seed": 2**64 - 1, "max_tokens": 2**40}
+        assert rig.run(body).status == 400
+    [span] = spans(collector)
+    told = said(span.attributes)
+    assert told["gen_ai.request.max_tokens"] == 2**40 and "gen_ai.request.seed" not in told
+    assert caplog.messages == []
+
+
 def test_what_is_not_sampled_is_not_sent_but_goes_on(collector: Upstream) -> None:
     with Rig(traces(collector, share=0)) as rig:
         sent = rig.run().exchange.upstream_headers["traceparent"]
         assert int(sent[-2:], 16) & 1 == 0
         rig.run(headers={"traceparent": PARENT})
     assert [span.trace_id.hex() for span in spans(collector)] == [TRACE]
+
+
+@pytest.mark.parametrize(("use", "called"), [("bedrock", "aws.bedrock"), ("azure", "azure.ai.openai"), ("mine", "up")])
+def test_a_provider_is_called_what_the_conventions_call_it(collector: Upstream, use: str, called: str) -> None:
+    with Rig() as rig:
+        providers = {"up": ProviderSettings("up", use)}
+        rig.gateway.settings = replace(rig.gateway.settings, providers=providers)
+        plugin = traces(collector)
+        plugin.on_start(rig.gateway)
+        exchange = rig.run().exchange
+        exchange.target = "up/some-model"
+        plugin.on_complete(exchange)
+        plugin.on_stop()
+    [span] = spans(collector)
+    assert said(span.attributes)["gen_ai.provider.name"] == called
 
 
 def test_other_routes_have_no_span(collector: Upstream) -> None:
@@ -169,7 +198,7 @@ def test_a_collector_that_is_away_is_only_logged(caplog: pytest.LogCaptureFixtur
         plugin = traces(gone)
     with Rig(plugin) as rig:
         assert rig.run().status == 200
-    assert "Failed to export" in caplog.text or "Transient error" in caplog.text
+    assert caplog.messages.count("spans are lost: of the collector came ConnectionError") == 1
 
 
 def test_wrong_options_are_refused() -> None:

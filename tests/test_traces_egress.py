@@ -92,7 +92,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
 
 def test_spans_reach_a_collector_with_the_companys_certificate_behind_its_proxy(
-    start_gateway: Callable[..., Any], pems: Path, tmp_path: Path
+    start_gateway: Callable[..., Any], worker: str, pems: Path, tmp_path: Path
 ) -> None:
     with secure(clients=True) as collector, Proxy(auth=CREDENTIALS) as proxy:
         (tmp_path / "proxy").write_text(with_password(proxy))
@@ -111,7 +111,7 @@ client_key = "{pems}/key.pem"
 """
         wrong = {"HTTPS_PROXY": "http://127.0.0.1:9", "REQUESTS_CA_BUNDLE": str(pems / "other.pem")}
         wrong |= {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(pems / "other.pem"), "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "9999"}
-        gateway = start_gateway(toml, env=wrong)
+        gateway = start_gateway(toml, worker=worker, env=wrong)
         with gateway.wire() as wire:
             answers = [wire.post({"model": "echo", "messages": [{"role": "user", "content": "Hi"}]}) for _ in range(3)]
         assert gateway.stop() == 0
