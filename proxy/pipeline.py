@@ -68,6 +68,7 @@ class Run:
         self.track: sources.Track | None = None
         self._accounted = False
         self._body_bytes = 0
+        self._told = False
         # Nothing of an exchange is part of a circle: what it held goes with its last byte, and not when a collection
         # comes by.
         exchange.client_left = partial(has_left, client.socket)
@@ -156,7 +157,8 @@ class Run:
             self.attempts.close()
         if call is not None:
             # A client that left during the last write has been told nothing yet.
-            outcome.client_gone = outcome.client_gone or (call.why == CLIENT_GONE and not outcome.complete)
+            left = call.why == CLIENT_GONE and not (outcome.complete or self._told)
+            outcome.client_gone = outcome.client_gone or left
             call.close()
         if self._body_bytes:
             self.gateway.bodies.give(self._body_bytes)
@@ -301,6 +303,7 @@ class Run:
     def _once(self, out: bytes, complete: bool) -> Iterator[bytes]:
         self.exchange.outcome.bytes_out += len(out)
         yield out
+        self._told = True  # to the end: who leaves now has gone from nothing
         self.exchange.outcome.complete = complete
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from crowds import until
 from upstreams import End, Upstream, json_answer, sse, stream_answer
 from werkzeug.test import create_environ
 
@@ -665,3 +667,23 @@ def test_what_an_exchange_held_goes_with_its_end_and_not_when_a_collection_comes
         gc.garbage.clear()
         gc.enable()
     assert left == set()
+
+
+def test_a_client_that_closes_after_an_error_it_was_told_to_the_end_has_not_gone_from_it(
+    rig: Callable[..., Rig], upstream: Upstream
+) -> None:
+    upstream.scripts = [lambda _: json_answer({"error": {"message": "no"}}, 400)]
+    it = rig()
+    body = {"model": "mock", "messages": [{"role": "user", "content": "Hi"}]}
+    environ = create_environ("/v1/chat/completions", method="POST", json=body, headers={"authorization": "Bearer k"})
+    client, environ["gunicorn.socket"] = socket.socketpair()
+    with client, environ["gunicorn.socket"] as server:
+        parts = it.app(environ, lambda *_: print)
+        pieces = iter(parts)
+        assert b"error" in next(pieces)
+        [call] = [known.call for known in it.gateway.guardian._clients.values() if known.socket is server]
+        assert next(pieces, None) is None
+        client.close()
+        assert until(lambda: call.why == "client_gone")
+        parts.close()
+    assert (it.last[-1].outcome.status, it.last[-1].outcome.client_gone) == (400, False)
