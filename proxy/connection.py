@@ -14,13 +14,15 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import Unreader
 
-from proxy.doorman import Stalled
-
 HEAD_BYTES = 128 << 10
 """The largest request head; nginx's default is 32 KiB."""
 
 DRAIN_BYTES = 64 << 10
 """How much of a body that the application left unread is read to keep the connection."""
+
+
+class Stalled(TimeoutError):
+    """The client stopped sending in the middle of its request; raised by `wsgi.input` too."""
 
 
 class Inlet(Unreader):  # type: ignore[misc]

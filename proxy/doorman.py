@@ -8,7 +8,6 @@ import socket
 import struct
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 import orjson
 from gunicorn.http.errors import (
@@ -23,20 +22,14 @@ from gunicorn.http.errors import (
 )
 from gunicorn.http.message import Request
 
+from proxy.connection import Answer, Connection, Stalled
 from proxy.errors import error_body
-
-if TYPE_CHECKING:
-    from proxy.connection import Answer, Connection
 
 LINGER_S = 2.0
 """How long a client that was answered may go on sending before its connection is closed."""
 
 LINGERING = 256
 """How many such connections a worker keeps at once."""
-
-
-class Stalled(TimeoutError):
-    """The client stopped sending in the middle of its request; raised by `wsgi.input` too."""
 
 
 def refusal(status: int, code: str, message: str, type: str = "invalid_request_error", headers: str = "") -> bytes:
