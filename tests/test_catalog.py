@@ -78,7 +78,7 @@ def test_every_bundled_plugin_and_provider_is_found():
 
 
 def test_every_file_of_the_bundled_plugins_holds_one_of_its_own_name():
-    names = {path.stem for path in (REPOSITORY / "plugins").glob("[!_]*.py")}
+    names = {path.stem for path in (REPOSITORY / "plugins").glob("[!_]*") if path.suffix == ".py" or path.is_dir()}
     found = Catalog.discover().plugins
     assert {name for name in found if found[name].source == "bundled"} == names
 

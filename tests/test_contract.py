@@ -75,7 +75,7 @@ def test_the_master_imports_nothing_that_workers_could_not_load_anew() -> None:
 
 
 def test_bundled_plugins_import_only_from_proxy() -> None:
-    for path in (ROOT / "plugins").glob("*.py"):
+    for path in (ROOT / "plugins").rglob("*.py"):
         inside = {name for name in imports(path) if name.partition(".")[0] in ("proxy", "plugins", "tests")}
         assert inside <= {"proxy"}, path
 
@@ -86,7 +86,7 @@ def test_the_core_imports_no_plugin() -> None:
 
 
 def test_providers_do_no_io() -> None:
-    for path in (ROOT / "proxy" / "providers").glob("*.py"):
+    for path in (ROOT / "proxy" / "providers").rglob("*.py"):
         assert not imports(path) & {"socket", "requests", "urllib3", "http.client", "threading", "time"}, path
 
 

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, fields, validate
-from requests import HTTPError, Response
-from requests.adapters import BaseAdapter
 
 from proxy import Exchange, SecretField, hookimpl
 
+from .delivery import Delivery, Way
+
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
     from opentelemetry.trace import Span
 
     from proxy import Gateway
 
-log = logging.getLogger("lockgate.traces")
 
 # Asked, not imported: it takes longer than all else at a start, and belongs after the fork.
 for _module in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
@@ -32,8 +27,8 @@ for _module in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
 
 #: Spans that wait for the collector in one worker, beyond which new ones are dropped, and that are sent at once.
 MOST_WAITING, BATCH = 2048, 512
-#: How long spans gather, in milliseconds; in seconds how long they are tried, a worker's end waits, between complaints.
-GATHER_MS, EXPORT_S, STOP_S, COMPLAIN_S = 5000, 5.0, 3.0, 60.0
+#: How long spans gather, in milliseconds; in seconds how long they are tried, and how long a worker's end waits.
+GATHER_MS, EXPORT_S, STOP_S = 5000, 5.0, 3.0
 LONGEST_TEXT = 256
 
 #: The request's parameters that spans carry: numbers and flags, no texts.
@@ -99,7 +94,7 @@ class Traces:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         secret, endpoint, session = self._config["authorization"], self._config["endpoint"], gateway.http()
-        way = _Way(session.get_adapter(endpoint))
+        way = Way(session.get_adapter(endpoint))
         session.mount(endpoint, way)
         exporter = OTLPSpanExporter(
             endpoint,
@@ -111,7 +106,7 @@ class Traces:
         # It tells every attempt, with the texts of exceptions; what is lost is said once, and counted.
         logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
         dropped = gateway.metrics.counter("lockgate_spans_dropped_total", "Spans that no collector took.")
-        self._delivery = delivery = _Delivery(exporter, way, dropped.inc)
+        self._delivery = delivery = Delivery(exporter, way, dropped.inc, MOST_WAITING)
         self._services = {name: SERVICES.get(own.use, name) for name, own in gateway.settings.providers.items()}
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(self._config["share"])),
@@ -166,73 +161,6 @@ class Traces:
         # Not `tracestate`: what callers write there would go on to the upstream.
         told = exchange.headers.get("traceparent")
         return self._propagator.extract({"traceparent": told} if told else {}, Context())
-
-
-class _Way(BaseAdapter):
-    """The way to the collector; `went` says what came of the last request."""
-
-    def __init__(self, adapter: BaseAdapter) -> None:
-        super().__init__()
-        self._adapter = adapter
-        self.close = adapter.close  # type: ignore[method-assign]
-        self.went = "nothing"
-
-    def send(self, *args: Any, **kwargs: Any) -> Response:
-        try:
-            response = self._adapter.send(*args, **kwargs)
-        except Exception as failure:
-            self.went = type(failure).__name__
-            raise
-        self.went = f"HTTP {response.status_code}"
-        if response.status_code // 100 == 3:  # which the exporter takes for success
-            response.close()
-            raise HTTPError(self.went)
-        return response
-
-
-class _Delivery:
-    """Stands before the exporter, counts the spans that are on their way, and those that are lost."""
-
-    def __init__(self, exporter: SpanExporter, way: _Way, drop: Callable[[float], None]) -> None:
-        self.shutdown, self.force_flush = exporter.shutdown, exporter.force_flush
-        self._exporter, self._way, self._drop = exporter, way, drop
-        self._lock = threading.Lock()
-        self._waiting = 0
-        self._quiet_until = 0.0
-
-    def takes(self) -> bool:
-        """Say whether there is room for one more span, which must follow."""
-        with self._lock:
-            room = self._waiting < MOST_WAITING
-            self._waiting += room
-        if not room:
-            self._lose(1)
-        return room
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult | None:
-        result = None
-        try:
-            result = self._exporter.export(spans)
-        finally:
-            with self._lock:
-                count = min(len(spans), self._waiting)
-                self._waiting -= count
-            if result is None or result.value:
-                self._lose(count)
-        return result
-
-    def give_up(self) -> None:
-        """Count what is still on its way as lost."""
-        with self._lock:
-            count, self._waiting = self._waiting, 0
-        self._lose(count)
-
-    def _lose(self, count: int) -> None:
-        self._drop(count)
-        now = time.monotonic()
-        if count and now >= self._quiet_until:
-            self._quiet_until = now + COMPLAIN_S
-            log.warning("spans are lost: of the collector came %s", self._way.went)
 
 
 def _describe(span: Span, exchange: Exchange, services: dict[str, str]) -> None:
