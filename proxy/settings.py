@@ -161,6 +161,7 @@ class CountersSettings:
     master: str = "mymaster"
     sentinel_password: Secret | None = None
     hosts: int = 1
+    wait_ms: int = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,9 @@ def test_a_budget_is_exceeded_by_no_more_than_its_last_reservation(start_gateway
         with ThreadPoolExecutor(12) as pool:
             sent = list(pool.map(lambda each: send(gateway, each), planned))
         records = exchanges(gateway, len(planned))
+        used = used_usd(gateway)
     assert [status for _, status in sent].count(429) > 50
     costs = [record["cost"] for record in records.values()]
-    assert 300_000 < sum(costs) <= 500_000 + max(costs)
+    # Whoever comes while others are in flight finds their reservations taken, and may be refused for them.
+    assert 100_000 < sum(costs) <= 500_000 + max(costs)
+    assert used == sum(costs)

@@ -23,6 +23,9 @@ from proxy.settings import CountersSettings
 NOON = datetime(2026, 3, 18, 12, tzinfo=UTC).timestamp()  # a Wednesday
 STORES = ("memory", "lmdb", "redis")
 
+#: A busy machine is no outage.
+LONG_S = 20.0
+
 
 class Bench:
     """A store with a clock that stands still until it is moved."""
@@ -45,12 +48,6 @@ class Bench:
         self.store.settle([(claim, spent)])
 
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch):
-    """A busy machine is no outage."""
-    monkeypatch.setattr("proxy.counters.patience.PATIENCE_S", 20.0)
-
-
 @pytest.fixture(params=STORES)
 def bench(request, tmp_path):
     if request.param == "memory":
@@ -62,7 +59,7 @@ def bench(request, tmp_path):
         with server.client() as client:
             client.flushall()
         options = CountersSettings(store="redis", url=Secret(server.url))
-        made = Bench(lambda clock: Redis(connect(options, 4), clock))
+        made = Bench(lambda clock: Redis(connect(options, 4), clock, LONG_S))
     yield made
     made.store.close()
 
@@ -263,7 +260,10 @@ def test_stores_agree_with_a_model_whatever_happens(redis_server, steps):
     with redis_server.client() as client:
         client.flushall()
     options = CountersSettings(store="redis", url=Secret(redis_server.url))
-    benches = [Bench(lambda clock: Memory(clock, clock)), Bench(lambda clock: Redis(connect(options, 2), clock))]
+    benches = [
+        Bench(lambda clock: Memory(clock, clock)),
+        Bench(lambda clock: Redis(connect(options, 2), clock, LONG_S)),
+    ]
     rate, day = Rate("r", 60, 60), Window("d", 200, "day")
     level, used, open_claims = 0, 0, []
     for what, amount, spent, pause_ms in steps:
@@ -298,12 +298,10 @@ if which == "lmdb":
     from proxy.counters.lmdb import Lmdb
     store = Lmdb(Path(where), 1 << 20, steady=clock, wall=clock)
 else:
-    from proxy.counters import patience
     from proxy.counters.redis import Redis, connect
-    patience.PATIENCE_S = 20
     from proxy.secrets import Secret
     from proxy.settings import CountersSettings
-    store = Redis(connect(CountersSettings(store="redis", url=Secret(where)), 4), clock)
+    store = Redis(connect(CountersSettings(store="redis", url=Secret(where)), 4), clock, 20.0)
 wants = [(Rate("rate", 30_000), 1), (Window("window", 40_000, "day"), 1)]
 granted = 0
 sys.stdin.readline()

@@ -24,19 +24,12 @@ pytestmark = pytest.mark.skipif(redises.program() is None, reason="redis-server 
 RATE, DAY, SLOTS = Rate("r", 600), Window("d", 100, "day"), Slots("s", 5)
 
 
-@pytest.fixture(autouse=True)
-def longer(monkeypatch):
-    """A busy machine is no outage."""
-    for name in ("patience.PATIENCE_S", "redis.USEFUL_S"):
-        monkeypatch.setattr(f"proxy.counters.{name}", 0.5)
-
-
 def connections(url, **options):
     return connect(CountersSettings(store="redis", url=Secret(url), **options), 60)
 
 
 def store(url, **options):
-    return Redis(connections(url, **options))
+    return Redis(connections(url, **options), wait_s=1.0)  # a busy machine is no outage
 
 
 def take(made, *wants):

@@ -142,7 +142,8 @@ def test_four_workers_spend_exactly_the_budget_and_repairing_hands_none_of_it_ou
 def test_four_workers_count_in_redis_and_repairing_brings_back_what_that_forgot(
     worker, start_gateway, upstream, redis_server
 ):
-    counted = f'[counters]\nstore = "redis"\nurl = "{redis_server.url}"'
+    # A busy machine is no outage.
+    counted = f'[counters]\nstore = "redis"\nurl = "{redis_server.url}"\nwait_ms = 1000'
     gateway = start_gateway(limited(upstream, more=counted), worker=worker, server={"workers": 4})
     with redis_server.client() as client:
         client.flushall()

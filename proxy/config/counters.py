@@ -71,6 +71,12 @@ class CountersSchema(Schema):
         load_default=_counters.hosts,
         metadata=described("redis: how many machines share it; while it is out of reach, each counts its share"),
     )
+    wait_ms = whole(
+        10,
+        1000,
+        load_default=_counters.wait_ms,
+        metadata=described("redis: the longest that an exchange waits for it in all, in milliseconds"),
+    )
 
     @validates_schema
     def check(self, data: Mapping[str, Any], **_: Any) -> None:

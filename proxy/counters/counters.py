@@ -39,7 +39,6 @@ class Counters(Upkeep):
         self._gathered = threading.local()
         # A waiter holds a thread, and the threads are for those who are served.
         self.waiting = Waiting(max(1, threads // 4), max(1, threads // 16))
-        self._remote = store.remote
         self._waited = metrics and metrics.histogram(
             "lockgate_counters_wait_seconds",
             "How long exchanges waited for the counters on another machine.",
@@ -50,7 +49,7 @@ class Counters(Upkeep):
     def take(self, wants: Sequence[Want], exchange: Exchange | None = None, *, divide: bool = False) -> Claim:
         """Take all that is wanted or nothing; `Claim.granted` tells, and `Claim.refused` what stands in the way.
 
-        All that is taken for one `exchange`, and settled, waits 50 ms at most for a store on another machine. Negative
+        All that is taken for one `exchange`, and settled, waits no longer than `store.wait_s`. Negative
         amounts count as none. While the store is out of reach, `divide` goes on with this worker's share of
         each limit; without it, or where the store itself is damaged or full, `Reject` (503) is raised.
         """
@@ -63,7 +62,7 @@ class Counters(Upkeep):
         if absurd:
             wants = [(bucket, amount(wanted)) for bucket, wanted in wants]
         claim = Claim(os.urandom(16) if slots else b"", wants, [])
-        if self._remote:
+        if self.store.wait_s:
             claim.patience = self._patience(exchange)
         down = self._down
         if down is None:
@@ -162,13 +161,13 @@ class Counters(Upkeep):
                 self._count(gathered)
                 if self.waiting.count:
                     self.waiting.stir()
-            if self._remote and self._waited and (patience := exchange.stash.pop(self, None)) is not None:
+            if self.store.wait_s and self._waited and (patience := exchange.stash.pop(self, None)) is not None:
                 self._waited.observe(patience.spent_s)
 
     def _patience(self, exchange: Exchange | None) -> Patience:
         if exchange is None:
-            return Patience()
-        found: Patience = exchange.stash.setdefault(self, Patience())
+            return Patience(self.store.wait_s)
+        found: Patience = exchange.stash.setdefault(self, Patience(self.store.wait_s))
         return found
 
     def _count(self, settled: Sequence[Settled]) -> None:
@@ -198,4 +197,4 @@ def open_store(settings: Settings) -> Store:
         from proxy.counters.redis import Redis, connect
     except ModuleNotFoundError:
         raise ConfigError(["counters.store: Redis needs an extra: pip install 'lockgate[redis]'"]) from None
-    return Redis(connect(settings.counters, settings.server.threads + 10))
+    return Redis(connect(settings.counters, settings.server.threads + 10), wait_s=settings.counters.wait_ms / 1000)

@@ -28,12 +28,12 @@ class Unavailable(Exception):
 class Store(Protocol):
     """What every store does, in one step that is done whole or not at all. Each raises `Unavailable`.
 
-    A `remote` one is on another machine, and may have to be waited for.
+    One on another machine may have to be waited for: `wait_s` is how long an exchange does that, 0 for any other.
     """
 
     @property
-    def remote(self) -> bool:
-        """Whether it is."""
+    def wait_s(self) -> float:
+        """The longest wait, in seconds."""
 
     def take(self, claim: Claim) -> None:
         """Take what the claim wants; note in it what the buckets hold, or which refuses and for how long."""
@@ -63,7 +63,7 @@ class Store(Protocol):
 class Embedded:
     """A store on a map of bytes. `steady` is in seconds from a clock that nobody sets, `wall` since 1970."""
 
-    remote = False
+    wait_s = 0.0
 
     def __init__(self, steady: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self._steady = steady

@@ -14,7 +14,7 @@ from proxy.counters import scripts
 from proxy.counters.buckets import Claim, Rate, Settled, Slots, State, Status, Window
 from proxy.counters.connections import Connections
 from proxy.counters.embedded import Unavailable
-from proxy.counters.patience import PATIENCE_S, Patience
+from proxy.counters.patience import TOGETHER, Patience
 from proxy.counters.places import TAG, Place
 from proxy.counters.windows import window
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 #: How long what is no exchange's may take, how long a new connection may, and how long renewing a batch.
 BESIDE_S, READY_S, RENEWED_S = 5.0, 1.0, 0.25
-#: An exchange takes twice and settles once: what answers later than this is of no use to it.
-USEFUL_S = PATIENCE_S / 3
 BATCH = 200  # leases or windows a script
 
 _KINDS: dict[type, str] = {Rate: "r", Window: "w", Slots: "s"}
@@ -35,16 +33,19 @@ _DIGESTS = {
 
 
 class Redis:
-    """A store that `connections` lead to. With a `clock` (seconds since 1970) the server's is not asked.
+    """A store that `connections` lead to, and an exchange waits `wait_s` for at most.
+
+    With a `clock` (seconds since 1970) the server's is not asked.
 
     Which calendar window it is the server's clock decides, so hosts whose clocks differ do not count in two of them.
     Taking and settling wait no longer than the claim's patience.
     """
 
-    remote = True
-
-    def __init__(self, connections: Connections, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, connections: Connections, clock: Callable[[], float] | None = None, wait_s: float = 0.05
+    ) -> None:
         self._connections = connections
+        self.wait_s = wait_s
         self._clock = clock
         self._ahead_s = 0.0  # the server's clock over ours, as its answers tell
 
@@ -143,8 +144,10 @@ class Redis:
         # Making the connection is no part of it. And no script runs in a server that is read only, full or loading,
         # though each of them answers a ping.
         self._connections.call(time.monotonic() + READY_S, "PING")
+        # An exchange takes twice and settles once.
+        useful_s = TOGETHER * self.wait_s / 3
         for _ in range(2):  # the first time a server may have to be told the script
-            self._run(time.monotonic() + USEFUL_S, scripts.RENEW, [TAG + b"!probe"], [self._now(), "probe", 1000])
+            self._run(time.monotonic() + useful_s, scripts.RENEW, [TAG + b"!probe"], [self._now(), "probe", 1000])
 
     def close(self) -> None:
         """See `Store`."""
@@ -154,7 +157,7 @@ class Redis:
         self, patience: Patience | None, script: str, keys: Sequence[bytes], arguments: Sequence[Any]
     ) -> Any:
         """Run a script for an exchange, and add how long it took to what that has waited."""
-        patience = patience or Patience()
+        patience = patience or Patience(self.wait_s)
         began = time.monotonic()
         try:
             return self._run(patience.until, script, keys, arguments)

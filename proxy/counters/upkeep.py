@@ -39,7 +39,7 @@ class Upkeep:
         self._thread: threading.Thread | None = None
         self._gauge = metrics and metrics.gauge("lockgate_counters_down", "1 while the counters are out of reach.")
         self._failures = metrics and metrics.counter("lockgate_counters_failures", "Failures of the counters' store.")
-        if store.remote:
+        if store.wait_s:
             try:
                 store.probe()
             except Unavailable as failure:

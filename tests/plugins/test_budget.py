@@ -226,6 +226,8 @@ def test_a_usage_that_is_missing_is_estimated_and_counts():
 class Gone:
     """A Redis that is out of reach."""
 
+    wait_s = 0.05
+
     def take(self, claim):
         raise Unavailable("it is gone", divide=True)
 

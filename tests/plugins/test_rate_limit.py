@@ -272,6 +272,8 @@ def test_wrong_options_are_named(options, said):
 class Down:
     """A store that is out of reach."""
 
+    wait_s = 0.05
+
     def __init__(self, divide):
         self.divide = divide
 

@@ -8,7 +8,7 @@ from marshmallow import Schema, fields
 from proxy import UpstreamError
 from proxy.failures import failure
 from proxy.providers.base import Outgoing
-from proxy.providers.chunks import Chunks, finish_reason, usage
+from proxy.providers.chunks import Chunks, finish_reason, folded, usage
 from proxy.providers.translation import asks, unsupported
 
 OPTIONS = {"temperature": "temperature", "top_p": "top_p", "seed": "seed", "max_completion_tokens": "num_predict"}
@@ -63,7 +63,7 @@ class Call:
         return events
 
     def completion(self, body):
-        return self.chunks.completion(self.events(body))
+        return folded(self.events(body))
 
     def error(self, status, headers, body) -> UpstreamError:
         said = orjson.loads(body) if body.startswith(b"{") else {}
