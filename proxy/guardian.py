@@ -221,8 +221,8 @@ class Guardian:
                 call.fd = fd = client.fileno()
                 known = self._clients.get(fd)
                 if known is None or known.socket is not client:
-                    known = self._clients[fd] = _Client(client)
                     self._register(fd)
+                    known = self._clients[fd] = _Client(client)
                 known.call = call
             if known.gone:
                 call.end(CLIENT_GONE)

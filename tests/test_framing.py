@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import http.client
 import io
+import weakref
 import zlib
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -105,6 +107,19 @@ def test_what_came_before_a_broken_chunk_is_read_first():
     for _ in range(2):
         with pytest.raises(ProtocolError):
             found.read()
+
+
+def test_a_broken_body_is_no_circle():
+    found = body(Connection([b"zz\r\n"]))
+    with pytest.raises(ProtocolError):
+        found.read()
+    kept = weakref.ref(found)
+    gc.disable()
+    try:
+        del found
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("line", [b"", b"-1", b"+1", b"0x1", b"1_0", b" 1", b"1" * 17, b"\xb2"])
@@ -230,8 +245,15 @@ def test_nothing_that_arrives_breaks_the_reading_of_a_head(wire, places):
         heads(b"HTTP/1.1 200" + wire, places)
 
 
+@pytest.mark.parametrize("end", [b"\n\n", b"\n\r\n", b"\r\n\n", b"\r\n\r\n"])
+def test_a_head_ends_with_its_first_empty_line(end):
+    found, held = heads(b"HTTP/1.1 200 OK\nA: b" + end + b"data: 1\r\n\r\ndata: 2\n\n")
+    assert (found.headers, held) == ({"a": "b"}, b"data: 1\r\n\r\ndata: 2\n\n")
+
+
 def test_a_folded_line_belongs_to_the_one_before():
     assert head(b"a: b", b" c", b"d: e").headers == {"a": "b c", "d": "e"}
+    assert head(b"Transfer-Encoding:", b" chunked").chunked
 
 
 @pytest.mark.parametrize(
@@ -245,7 +267,10 @@ def test_a_folded_line_belongs_to_the_one_before():
         [b"Content-Length: 2", b"Transfer-Encoding : chunked"],
         [b"Content-Length: 2", b": x"],
         [b"Content-Length: +2"],
+        [b"Content-Length: 2\xa0"],
         [b"Content-Length: " + b"9" * 5000],
+        [b"Content-Length: 2", b"A: b\rContent-Length: 3"],
+        [b"Content-Length: 2\r"],
         [b"Content-Length: 2", b"Connection: close"],
         [b"A: b"],
     ],
@@ -267,9 +292,10 @@ def test_one_length_may_be_said_twice_and_two_may_not():
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_some_answers_have_no_body_whatever_they_say(status):
-    said = b"HTTP/1.1 %d X\r\nTransfer-Encoding: chunked\r\nContent-Length: 7\r\n\r\n" % status
-    found, _ = heads(said)
-    assert (found.chunked, found.length) == (False, 0)
+    for said in (b"Transfer-Encoding: chunked\r\n", b"Content-Length: 7\r\n", b"Content-Length: 0\r\n", b""):
+        found, _ = heads(b"HTTP/1.1 %d X\r\n%b\r\n" % (status, said))
+        # Who says that there is one may send one.
+        assert (found.chunked, found.length, found.closes) == (False, 0, said not in (b"Content-Length: 0\r\n", b""))
 
 
 def test_a_head_that_is_cut_is_none():
@@ -283,6 +309,11 @@ def test_a_head_that_is_cut_is_none():
 def test_a_head_has_an_end(wire):
     with pytest.raises(ProtocolError, match="too large"):
         heads(wire, [65536])
+
+
+def test_informational_answers_have_an_end():
+    with pytest.raises(ProtocolError, match="too large"):
+        heads(b"HTTP/1.1 103 X\r\n\r\n" * 4000 + b"HTTP/1.1 200 OK\r\n\r\n", range(0, 70000, 900))
 
 
 @pytest.mark.parametrize(

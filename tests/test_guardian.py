@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -269,6 +270,22 @@ def test_a_client_that_left_between_two_calls_is_gone_at_once(guardian: Guardian
     blocked(late)
     assert late.why == "client_gone"
     assert guardian.watch(server).why == "client_gone"
+
+
+def test_a_client_that_could_not_be_watched_is_watched_from_the_next_call_on(
+    guardian: Guardian, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "too many are watched")
+
+    client, server = pair
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="too many"):
+        patched.setattr(guardian, "_register", full)
+        guardian.watch(server)
+    call = guardian.watch(server)
+    client.close()
+    blocked(call)
+    assert call.why == "client_gone"
 
 
 def test_the_guardian_is_a_native_thread_under_gevent() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
-import io
+import fcntl
 import json
 import logging
 import multiprocessing
@@ -13,6 +13,7 @@ import os
 import random
 import socket
 import ssl
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ from proxy.guardian import Guardian
 from proxy.providers.base import Outgoing
 from proxy.settings import Connection, Timeouts
 from proxy.testing import completion
-from proxy.upstreams import adapter
+from proxy.upstreams import adapter, heads, sending
 from proxy.upstreams.adapter import Adapter
 from proxy.upstreams.bypass import bypasses
 from proxy.upstreams.sending import beside
@@ -43,6 +44,7 @@ from proxy.upstreams.upstream import Upstream as Way
 SECONDS = 20.0
 PATIENT = Timeouts(SECONDS, SECONDS, SECONDS, SECONDS)
 OK = json_answer({"ok": True})
+BODY = b'{"n": 1}'
 
 
 class Sender:
@@ -54,10 +56,10 @@ class Sender:
         self.timeouts = PATIENT
 
     @contextlib.contextmanager
-    def asking(self, url: str, **headers: str) -> Iterator[Answer]:
+    def asking(self, url: str, body: bytes = BODY, **headers: str) -> Iterator[Answer]:
         call = self.guardian.watch(None)
         try:
-            answer = self.way.send(call, Outgoing(url, b'{"n": 1}', headers), self.timeouts)
+            answer = self.way.send(call, Outgoing(url, body, headers), self.timeouts)
             try:
                 yield answer
             finally:
@@ -65,13 +67,13 @@ class Sender:
         finally:
             call.close()
 
-    def ask(self, url: str, **headers: str) -> tuple[int, bytes]:
-        with self.asking(url, **headers) as answer:
+    def ask(self, url: str, body: bytes = BODY, **headers: str) -> tuple[int, bytes]:
+        with self.asking(url, body, **headers) as answer:
             return answer.status, answer.read_all()
 
-    def error(self, url: str) -> UpstreamError:
+    def error(self, url: str, body: bytes = BODY) -> UpstreamError:
         with pytest.raises(UpstreamError) as caught:
-            self.ask(url)
+            self.ask(url, body)
         return caught.value
 
 
@@ -262,6 +264,80 @@ def test_redirects_are_answers(sender: Callable[..., Sender], upstream: Upstream
     assert len(upstream.requests) == 1
 
 
+# Requests
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://API.example.com:443/v1", "api.example.com"),
+        ("http://api.example.com:443/v1", "api.example.com:443"),
+        ("http://api.example.com.:80", "api.example.com"),
+        ("https://api.example.com.:8443/", "api.example.com:8443"),
+        ("http://me:pw@[::1]:8080/v1", "[::1]:8080"),
+        ("https://b\xfccher.example/", "xn--bcher-kva.example"),
+    ],
+)
+def test_the_host_of_an_upstream(url: str, host: str) -> None:
+    assert Adapter(Connection()).origin(url).host == host
+
+
+def test_where_a_request_ends_is_the_cores_to_say_and_each_header_is_said_once(
+    sender: Callable[..., Sender], upstream: Upstream
+) -> None:
+    upstream.scripts = [lambda _: OK]
+    own = {"content-length": "3", "Transfer-encoding": "chunked", "USER-AGENT": "me", "X-A": "a", "x-a": "b"}
+    assert sender().ask(upstream.url, **own)[0] == 200
+    assert [(name.lower(), value) for name, value in upstream.requests[0].fields] == [
+        ("host", upstream.address),
+        ("user-agent", "me"),
+        ("accept-encoding", "identity"),
+        ("content-length", "8"),
+        ("x-a", "b"),
+    ]
+
+
+def test_no_copy_of_a_request_is_kept_while_its_answer_is_awaited(
+    sender: Callable[..., Sender], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed, made = threading.Event(), sending.request
+
+    class Sent(bytes):
+        def __del__(self) -> None:
+            freed.set()
+
+    monkeypatch.setattr(sending, "request", lambda *what: Sent(made(*what)))
+    upstream.scripts = [lambda _: OK if freed.wait(SECONDS) else FIN]
+    assert sender().ask(upstream.url)[0] == 200
+
+
+@contextlib.contextmanager
+def curt(said: bytes, tls: ssl.SSLContext | None) -> Iterator[str]:
+    """An upstream that closes the connection in the middle of the request, when what it says has come."""
+
+    def wrap_socket(client: socket.socket, **kind: Any) -> ssl.SSLSocket:
+        with tls.wrap_socket(client, **kind) if tls is not None else client as sock:
+            sock.recv(1000)
+            sock.sendall(said)
+            while any(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))):
+                pass
+        raise OSError
+
+    how: Any = SimpleNamespace(wrap_socket=wrap_socket)
+    with Upstream(tls=how) as up:
+        yield up.url if tls is not None else up.url.replace("https:", "http:")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_upstream_may_answer_before_it_has_read_all(sender: Callable[..., Sender], pems: Path, scheme: str) -> None:
+    way = sender(ca_file=pems / "ca.pem")
+    tls = served() if scheme == "https" else None
+    with curt(json_answer({}, 413), tls) as url:
+        assert way.ask(url, bytes(8 << 20)) == (413, b"{}")
+    with curt(b"", tls) as url:
+        assert way.error(url, bytes(8 << 20)).code == "upstream_connection_lost"
+
+
 # Connecting
 
 
@@ -357,27 +433,6 @@ WRONG: dict[str, Callable[[], ssl.SSLContext]] = {
     "the name": lambda: served("other.test"),
     "the time": lambda: served(not_after=datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)),
 }
-
-
-def test_the_host_of_an_upstream_at_its_schemes_own_port_is_its_name(
-    sender: Callable[..., Sender], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    upstream.scripts = [lambda _: OK]
-    monkeypatch.setattr(adapter._HTTPConnection, "default_port", upstream.port)
-    sender().ask(upstream.url)
-    assert upstream.requests[0].headers["host"] == "127.0.0.1"
-
-
-def test_what_tls_has_decrypted_behind_an_answer_is_no_other_answer(sender: Callable[..., Sender], pems: Path) -> None:
-    start = head(200, content_length=8000, padding="")
-    # One record; what is read with the head ends with the body.
-    start = head(200, content_length=8000, padding="x" * (io.DEFAULT_BUFFER_SIZE - 8000 - len(start)))
-    assert len(start) + 8000 == io.DEFAULT_BUFFER_SIZE
-    record = start + b"a" * 8000 + json_answer({"ok": "not asked for"})
-    with Upstream(lambda _: record, lambda _: OK, tls=served()) as up:
-        way = sender(ca_file=pems / "ca.pem")
-        assert way.ask(up.url) == (200, b"a" * 8000)
-        assert way.ask(up.url) == (200, b'{"ok": true}')
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -499,25 +554,28 @@ def test_a_proxy_that_hangs_is_late_to_connect(sender: Callable[..., Sender]) ->
         assert way.error("https://up.test/v1").code == "upstream_connect_timeout"
 
 
+class Encrypted(Proxy):
+    """A proxy that is spoken to in TLS."""
+
+    def _serve(self, client: socket.socket) -> None:
+        inner, outer = socket.socketpair()
+        with contextlib.suppress(OSError), served().wrap_socket(client, server_side=True) as encrypted:
+            threading.Thread(target=super()._serve, args=(outer,), daemon=True).start()
+            pump = threading.Thread(target=self._pump, args=(inner, encrypted), daemon=True)
+            pump.start()
+            with inner:
+                self._pump(encrypted, inner)
+                inner.shutdown(socket.SHUT_RDWR)
+                pump.join(SECONDS)
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+
+
 def test_a_proxy_may_be_spoken_to_in_tls(sender: Callable[..., Sender], pems: Path) -> None:
-    class Encrypted(Proxy):
-        def _serve(self, client: socket.socket) -> None:
-            inner, outer = socket.socketpair()
-            with contextlib.suppress(OSError), served().wrap_socket(client, server_side=True) as encrypted:
-                threading.Thread(target=super()._serve, args=(outer,), daemon=True).start()
-                pump = threading.Thread(target=self._pump, args=(inner, encrypted), daemon=True)
-                pump.start()
-                with inner:
-                    self._pump(encrypted, inner)
-                    inner.shutdown(socket.SHUT_RDWR)
-                    pump.join(SECONDS)
-
-        @staticmethod
-        def _pump(source: socket.socket, sink: socket.socket) -> None:
-            with contextlib.suppress(OSError):
-                while data := source.recv(65536):
-                    sink.sendall(data)
-
     with Upstream(lambda _: OK, tls=served()) as up, Upstream(lambda _: OK) as plain, Encrypted() as proxy:
         way = sender(proxy=proxy.url.replace("http:", "https:"), ca_file=pems / "ca.pem")
         assert [way.ask(f"https://up.test:{up.port}/v1")[0] for _ in range(2)] == [200] * 2
@@ -528,6 +586,20 @@ def test_a_proxy_may_be_spoken_to_in_tls(sender: Callable[..., Sender], pems: Pa
         assert len(up.connections) == 1
         way.timeouts = PATIENT
         assert way.ask(plain.url)[0] == 200
+        way.way.close()
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_what_tls_has_decrypted_behind_an_answer_is_no_other_answer(
+    sender: Callable[..., Sender], pems: Path, monkeypatch: pytest.MonkeyPatch, proxied: bool
+) -> None:
+    # One record, of which the first read takes the answer alone.
+    monkeypatch.setattr(heads, "READ_BYTES", len(OK))
+    with Upstream(lambda _: OK + json_answer({"ok": 0}), lambda _: OK, tls=served()) as up, Encrypted() as proxy:
+        how = {"proxy": proxy.url.replace("http:", "https:")} if proxied else {}
+        way = sender(ca_file=pems / "ca.pem", **how)
+        assert [way.ask(up.url) for _ in range(2)] == [(200, b'{"ok": true}')] * 2
+        assert len(up.connections) == 2
         way.way.close()
 
 

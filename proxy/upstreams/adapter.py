@@ -98,16 +98,23 @@ class _HTTPSConnection(_Guarded, HTTPSConnection):
     pass
 
 
+def _holds(sock: Any) -> bool:
+    """Tell whether TLS has taken bytes off a socket that nobody has read: urllib3 asks the socket alone."""
+    pending = getattr(sock, "pending", None)
+    if pending is not None:
+        return bool(pending())
+    # TLS within a proxy's TLS is no socket, but has one.
+    outer = getattr(sock, "socket", None)
+    return outer is not None and bool(sock.sslobj.pending() or sock.incoming.pending or outer.pending())
+
+
 class _Fresh:
     """A pool that hands out no connection that was idle for long, or has received what nobody asked for."""
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         conn = super()._get_conn(timeout)  # type: ignore[misc]
-        if conn.sock is not None:
-            # Bytes that TLS has decrypted already do not make the socket readable: urllib3 overlooks them.
-            pending = getattr(conn.sock, "pending", None)
-            if time.monotonic() - conn.idle_since > IDLE_S or (pending is not None and pending()):
-                conn.close()
+        if conn.sock is not None and (time.monotonic() - conn.idle_since > IDLE_S or _holds(conn.sock)):
+            conn.close()
         return conn
 
     def _put_conn(self, conn: Any) -> None:
@@ -251,7 +258,9 @@ class Adapter(HTTPAdapter):
                 self._origins.clear()
             pool = manager.connection_from_host(bare, port=port, scheme=scheme, pool_kwargs=extra)
             usual = (_HTTPSConnection if scheme == "https" else _HTTPConnection).default_port
-            said = host if port in (None, usual) else f"{host}:{port}"
+            said = host.rstrip(".")  # which is for DNS alone
+            if port not in (None, usual):
+                said = f"{said}:{port}"
             if not proxied:
                 origin = Origin(pool, said)
             elif scheme == "https":

@@ -95,13 +95,13 @@ class Chunked(Body):
         self._rest = b""
         self._left = 0  # bytes of the chunk that have not arrived, the line end behind it included
         self._trailers = False
-        self._broken: ProtocolError | None = None
+        self._broken = ""
 
     def read(self) -> bytes:
         """Return the next bytes as soon as there are any, `b""` at the end."""
         while not self.ended:
-            if self._broken is not None:
-                raise self._broken
+            if self._broken:
+                raise ProtocolError(self._broken)
             arrived = self._read()
             if not arrived:
                 raise ProtocolError("the body was cut")
@@ -109,8 +109,8 @@ class Chunked(Body):
             try:
                 self._cut(self._rest + arrived if self._rest else arrived, parts)
             except ProtocolError as broken:
-                # What came before it was well formed, and is handed on first.
-                self._broken = broken
+                # What came before it was well formed, and is handed on first. An exception holds who raised it.
+                self._broken = str(broken)
             if parts:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
         return b""

@@ -9,12 +9,13 @@ from urllib3.exceptions import ProtocolError
 
 #: The most that one read takes from the connection.
 READ_BYTES = 65536
-#: The longest head, and the most lines in one.
+#: The longest head, those of the informational answers before it included, and the most lines in one.
 HEAD_BYTES, HEADERS = 65536, 100
 
 #: The name of a header (RFC 9110, 5.1).
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STATUS = re.compile(r"HTTP/1\.([0-9]) +([1-9][0-9]{2})(?: [^\r\n]*)?\Z")
+#: Nobody may end lines with LF alone, and some do (RFC 9112, 2.2).
 _END = re.compile(rb"\n\r?\n")
 
 
@@ -59,21 +60,20 @@ class Inlet:
             raise Silent("reset", self.reused) from error
         if not data:
             raise Silent("closed", self.reused)
+        room = HEAD_BYTES
         while True:
-            end = data.find(b"\r\n\r\n") + 4
-            if end < 4:
-                # Nobody may end lines so, and some do (RFC 9112, 2.2).
-                found = _END.search(data)
-                end = found.end() if found else 0
-            if end and end <= HEAD_BYTES:
+            found = _END.search(data)
+            end = found.end() if found else len(data)
+            if end > room:
+                raise ProtocolError("the head is too large")
+            if found:
                 head = Head(data[:end].decode("iso-8859-1"))
                 data = data[end:]
                 if head.status >= 200:
                     self.held = data
                     return head
+                room -= end
                 continue
-            if end or len(data) > HEAD_BYTES:
-                raise ProtocolError("the head is too large")
             more = self._recv(READ_BYTES)
             if not more:
                 raise ProtocolError("the head was cut")
@@ -99,16 +99,19 @@ class Head:
         if self.status == 101:
             raise ProtocolError("101 without having been asked to switch")
         self.headers: dict[str, str] = {}
-        doubtful = self._take(lines)
+        # A CR on its own ends a line for some (RFC 9112, 2.2).
+        doubtful = self._take(lines) or text.count("\r") not in (0, text.count("\n"))
         coding = self.headers.get("transfer-encoding", "").lower()
         said = self.headers.get("content-length")
         self.chunked = coding == "chunked"
         doubtful = doubtful or bool(coding) and not (self.chunked and said is None)
         self.length: int | None = None
         if self.status in (204, 304):
+            # What it says of a body is wrong or not of this answer, and some send one nevertheless.
+            doubtful = doubtful or self.chunked or said not in (None, "0")
             self.chunked, self.length = False, 0
         elif said is not None and not self.chunked:
-            one, *others = {length.strip() for length in said.split(",")}
+            one, *others = {length.strip(" \t") for length in said.split(",")}
             if others:
                 raise ProtocolError("the body has two lengths")
             if one.isascii() and one.isdecimal() and len(one) < 20:
@@ -125,7 +128,7 @@ class Head:
             if not colon or not NAME.fullmatch(name):
                 if last and line[0] in " \t":
                     # Folded, which nobody may send any more.
-                    headers[last] = f"{headers[last]} {line.strip()}"
+                    headers[last] = f"{headers[last]} {line.strip()}".lstrip()
                 else:
                     doubtful = True
                 continue

@@ -26,13 +26,16 @@ def request(outgoing: Outgoing, origin: Origin) -> bytes:
     if not _TARGET.fullmatch(target):
         target = requote_uri(target).partition("#")[0]
     # A stream that is compressed is a stream that is buffered somewhere.
-    headers = {"Host": origin.host, "User-Agent": "lockgate", "Accept-Encoding": "identity"}
-    for name in outgoing.headers:
-        headers.pop(name.title(), None)
-    headers |= outgoing.headers
-    headers["Content-Length"] = str(len(outgoing.body))
-    lines = [f"{outgoing.method} {origin.absolute}{target} HTTP/1.1", *origin.headers]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    headers = {
+        "host": f"Host: {origin.host}", "user-agent": "User-Agent: lockgate",
+        "accept-encoding": "Accept-Encoding: identity",
+    }  # fmt: skip
+    for name, value in outgoing.headers.items():
+        headers[name.lower()] = f"{name}: {value}"
+    # Where the body ends is not for a configuration to say.
+    headers.pop("transfer-encoding", None)
+    headers["content-length"] = f"Content-Length: {len(outgoing.body)}"
+    lines = [f"{outgoing.method} {origin.absolute}{target} HTTP/1.1", *origin.headers, *headers.values()]
     for line in lines:
         if not (line.isascii() and line.isprintable()):
             raise ValueError(f"the header {line.partition(':')[0]!r} is no printable ASCII")

@@ -71,20 +71,15 @@ class Upstream:
     def _once(self, call: Call, outgoing: Outgoing, timeouts: Timeouts, new: bool = False) -> tuple[Head, Any]:
         """Send the request over one connection and return the head of the answer, and the connection."""
         origin = self._adapter.origin(outgoing.url)
-        request = sending.request(outgoing, origin)
-        try:
-            conn = self._adapter.lend(call, origin, timeouts.connect, new)
-        except ssl.SSLError as error:
-            raise u3.SSLError(error) from error
+        conn = self._adapter.lend(call, origin, timeouts.connect, new)
         try:
             # A server may answer before it has read all, and close: what it said can still be read.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                conn.sock.sendall(request)
+            # The request has no name here: it would be kept for as long as the answer is awaited.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+                conn.sock.sendall(sending.request(outgoing, origin))
             return conn.inlet.head(), conn
-        except BaseException as error:
+        except BaseException:
             conn.close()
-            if isinstance(error, ssl.SSLError):
-                raise u3.SSLError(error) from error
             raise
 
 
@@ -197,13 +192,15 @@ def _late(phase: str) -> UpstreamError:
 
 
 _PROXY = ("upstream_proxy_error", "The egress proxy refused or failed to reach the upstream.")
+_TLS = ("upstream_tls_error", "The TLS connection to the upstream failed.")
 
 #: The causes of a failed connection that have a code of their own, most telling first.
 _CAUSES: tuple[tuple[type[BaseException], str, str], ...] = (
     (u3.ProxyError, *_PROXY),
     (u3.NameResolutionError, "upstream_dns_error", "The upstream's name could not be resolved."),
     (u3.NewConnectionError, "upstream_unreachable", "The upstream could not be reached."),
-    (u3.SSLError, "upstream_tls_error", "The TLS connection to the upstream failed."),
+    (u3.SSLError, *_TLS),
+    (ssl.SSLError, *_TLS),
 )
 
 #: What may be gone a moment later, unlike a refusal or a wrong certificate.
