@@ -75,7 +75,10 @@ class Attempts:
             if not failed.fallback:
                 break
             route.failed(target, failed)
-        raise failed or all_open(model.targets)
+        try:
+            raise failed or all_open(model.targets)
+        finally:
+            failed = None  # its traceback leads here
 
     def close(self) -> None:
         """Free the upstream: its connection is used again where the answer was read to its end."""
@@ -160,6 +163,7 @@ class Attempts:
         if self._exchange.upstream_headers:
             outgoing.headers = beside(outgoing.headers, self._exchange.upstream_headers)
         self._upstream = answer = target.upstream.send(self._call, outgoing, target.timeouts)
+        outgoing.body = b""  # it may be large, and a stream may last
         self._exchange.attempts[-1].status = answer.status
         if answer.status != 200:
             # A redirect is not followed, and nothing else below 400 is an answer.

@@ -35,7 +35,7 @@ def base_url(help: str, **kwargs: Any) -> fields.Url:
 def headers(help: str) -> fields.Dict:
     """Return a field for request headers by name."""
     return fields.Dict(
-        keys=fields.String(validate=validate.Regexp(r"^[A-Za-z0-9-]+$")),
+        keys=fields.String(validate=validate.Regexp(r"[A-Za-z0-9-]+\Z")),
         values=HeaderField(),
         load_default=dict,
         metadata={"help": help},
