@@ -163,7 +163,6 @@ class Attempts:
         if self._exchange.upstream_headers:
             outgoing.headers = beside(outgoing.headers, self._exchange.upstream_headers)
         self._upstream = answer = target.upstream.send(self._call, outgoing, target.timeouts)
-        outgoing.body = b""  # it may be large, and a stream may last
         self._exchange.attempts[-1].status = answer.status
         if answer.status != 200:
             # A redirect is not followed, and nothing else below 400 is an answer.
