@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 from proxy import failures, sources
+from proxy.call import CLIENT_GONE, NEVER, Call
 from proxy.costs import accounting
 from proxy.errors import UpstreamError
 from proxy.exchange import Attempt, Exchange, Reply, Usage
 from proxy.gateway import Model
-from proxy.guardian import CLIENT_GONE, NEVER, Call
 from proxy.providers import base
 from proxy.providers.translation import unsupported
 from proxy.routing import Route, Target, all_open, counts_against

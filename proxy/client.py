@@ -11,9 +11,9 @@ from typing import Any
 from flask import Response
 
 from proxy import sse
+from proxy.call import CLIENT_GONE
 from proxy.errors import Reject
 from proxy.exchange import Exchange
-from proxy.guardian import CLIENT_GONE
 from proxy.pipeline import JSON, SSE, Run
 
 log = logging.getLogger("lockgate")

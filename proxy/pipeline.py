@@ -15,12 +15,12 @@ from proxy.access import capabilities, credentials, insecure, permits
 from proxy.access.credentials import unauthorized
 from proxy.access.grants import ALL
 from proxy.attempts import Answered, Attempts
+from proxy.call import CLIENT_GONE, Call, has_left
 from proxy.chain import Chain
 from proxy.costs import accounting
 from proxy.errors import Reject
 from proxy.exchange import Exchange, Filter, Reply
 from proxy.gateway import Gateway, Model
-from proxy.guardian import CLIENT_GONE, Call, has_left
 from proxy.request import body, schemas
 
 log = logging.getLogger("lockgate")

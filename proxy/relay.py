@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 
 from proxy import fold, sse
+from proxy.call import Call
 from proxy.errors import Reject
 from proxy.exchange import Event, Exchange, Filter
-from proxy.guardian import Call
 from proxy.sources import Piece, Source, Track, cut, parsed
 
 

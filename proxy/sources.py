@@ -9,10 +9,10 @@ from itertools import chain as joined
 import orjson
 
 from proxy import fold, sockets, sse
+from proxy.call import Call
 from proxy.costs.usage import Relayed, usage_of
 from proxy.errors import CODE, UpstreamError
 from proxy.exchange import Event, Exchange, Pause, Reply
-from proxy.guardian import Call
 from proxy.providers import base
 from proxy.upstreams.upstream import Answer, given_up
 

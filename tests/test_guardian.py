@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from proxy import sockets
-from proxy.guardian import Call, Guardian
+from proxy.call import Call
+from proxy.guardian import Guardian
 
 SECONDS = 20.0
 

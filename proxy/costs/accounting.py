@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import astuple, replace
 from typing import Any
 
+from proxy.call import CLIENT_GONE
 from proxy.costs import estimates
 from proxy.costs.prices import Prices
 from proxy.exchange import Attempt, Exchange, Usage
-from proxy.guardian import CLIENT_GONE
 from proxy.sources import Track
 
 #: How an answer breaks off that was accepted, and so is billed. Any other failure is what the upstream itself says.

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from proxy.call import CLIENT_GONE
 from proxy.counters.buckets import LARGEST, Bucket, Claim, Rate, Settled, Slots, State, Want, amount
 from proxy.counters.embedded import Store, Unavailable
 from proxy.counters.patience import Patience
 from proxy.counters.upkeep import Upkeep
 from proxy.counters.waiting import Waiting
 from proxy.errors import ConfigError, Reject
-from proxy.guardian import CLIENT_GONE
 
 if TYPE_CHECKING:
     from proxy.exchange import Exchange

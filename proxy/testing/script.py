@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from urllib3.exceptions import ProtocolError
 
-from proxy.guardian import Call
+from proxy.call import Call
 from proxy.providers.base import Outgoing
 from proxy.settings import Timeouts
 from proxy.testing import answers

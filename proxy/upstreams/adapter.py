@@ -22,7 +22,7 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 from urllib3.util.url import parse_url
 
 from proxy import sockets
-from proxy.guardian import Call
+from proxy.call import Call
 from proxy.settings import Connection
 from proxy.upstreams.bypass import bypasses
 from proxy.upstreams.heads import Inlet

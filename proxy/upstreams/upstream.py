@@ -10,8 +10,8 @@ from typing import Any
 
 from urllib3 import exceptions as u3
 
+from proxy.call import CLIENT_GONE, Call
 from proxy.errors import UpstreamError
-from proxy.guardian import CLIENT_GONE, Call
 from proxy.providers.base import Outgoing
 from proxy.settings import Connection, Timeouts
 from proxy.upstreams import framing, sending
