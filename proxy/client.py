@@ -129,7 +129,8 @@ def _take(body: Any, size: int) -> bytes:
         raise Reject(499, CLIENT_GONE, "The client has gone.") from None
     except TimeoutError:
         raise Reject(408, "request_timeout", "The request's body did not come in time.") from None
-    except Exception:
+    except Exception as error:
+        log.info("a request's body could not be read: %s", type(error).__name__)
         raise Reject(400, "incomplete_body", "The request's body is cut or not well formed.") from None
 
 

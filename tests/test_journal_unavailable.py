@@ -7,28 +7,23 @@ import resource
 
 import pytest
 from crowds import ask, until
+from gateways import UP
 from journals import records
 from upstreams import Gate, chunked, sse, streaming
 
 from proxy.records.reading import files
 from proxy.testing import completion, stream
 
-TOML = """
-chain = ["keys"]
-
-[plugins.keys]
-use = "api_keys"
-
-[providers.up]
-use = "openai"
-base_url = "{url}"
-
+HELD = (
+    UP
+    + """
 [models.held]
 targets = ["up"]
 
 [journal]
 when_full = "{when_full}"
 """
+)
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -47,7 +42,7 @@ def test_an_answer_that_cannot_be_recorded_is_refused_or_goes_on(start_gateway, 
             yield b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
 
     upstream.scripts = [script]
-    gateway = start_gateway(TOML.format(url=upstream.url, when_full=when_full), worker=worker)
+    gateway = start_gateway(HELD.format(url=upstream.url, when_full=when_full), worker=worker)
     with gateway.wire() as wire:
         wire.request(ask("held", streamed))
         upstream.wait_request()

@@ -13,6 +13,7 @@ from typing import Any
 
 import lmdb
 
+from proxy import forks
 from proxy.counters.embedded import Embedded, Unavailable
 from proxy.counters.mounts import remote
 
@@ -24,16 +25,6 @@ AGAIN_S, LOOK_S = 1.0, 1.0
 #: not even a removal succeeds.
 RESERVE_BYTES = 4 << 20
 REPAIR = "stop Lockgate and run `lockgate counters repair`"
-
-_process = object()  # another one in each process, and asking for it is no system call
-
-
-def _forked() -> None:
-    global _process
-    _process = object()
-
-
-os.register_at_fork(after_in_child=_forked)
 
 
 class Lmdb(Embedded):
@@ -60,7 +51,7 @@ class Lmdb(Embedded):
         self._env: Any = None
         self._file: tuple[int, int] | None = None
         self._found = False
-        self._process = _process
+        self._process = forks.process
         self._look_at = 0.0
         self._failed: Unavailable | None = None
         self._cursor = b""
@@ -81,12 +72,12 @@ class Lmdb(Embedded):
     def close(self) -> None:
         """See `Store`."""
         with self._lock:
-            if self._env is not None and _process is self._process:
+            if self._env is not None and forks.process is self._process:
                 self._env.close()
             self._env = None
 
     def _do(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        fresh = time.monotonic() < self._look_at and self._process is _process
+        fresh = time.monotonic() < self._look_at and self._process is forks.process
         env = fresh and self._env or self._opened()
         try:
             with env.begin(write=True) as records:
@@ -121,7 +112,7 @@ class Lmdb(Embedded):
     def _opened(self) -> Any:
         now = time.monotonic()
         with self._lock:
-            if self._process is not _process:
+            if self._process is not forks.process:
                 raise RuntimeError("the counters were opened by another process: open them after the fork")
             if now < self._look_at:
                 if self._failed is not None:

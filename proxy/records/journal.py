@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from proxy import forks
 from proxy.exchange import Exchange
 from proxy.records import entries
 from proxy.records.index import Index
@@ -24,16 +25,6 @@ HOLD_S = 0.05
 RETRY_S = 0.2
 #: Lines that wait in memory for room in one file, of up to 4 kB each.
 MOST_HELD = 10_000
-
-_process = object()  # another one in each process, and asking for it is no system call
-
-
-def _forked() -> None:
-    global _process
-    _process = object()
-
-
-os.register_at_fork(after_in_child=_forked)
 
 
 class Journal:
@@ -66,7 +57,7 @@ class Journal:
         self._each = settings.fsync == "each"
         self._sync_every_s = settings.fsync / 1000 if isinstance(settings.fsync, int) else None
         self._clock = clock
-        self._process = _process
+        self._process = forks.process
         new_lock = native("_thread", "allocate_lock")
         # `_lock` guards everything; `_syncing` keeps files open while they are put on the disk without it.
         self._lock, self._syncing, self._wake = new_lock(), new_lock(), new_lock()
@@ -158,7 +149,7 @@ class Journal:
     def close(self) -> None:
         """Give the files up: whatever is called later raises `OSError`."""
         with self._syncing, self._lock:
-            if self._closed or self._process is not _process:
+            if self._closed or self._process is not forks.process:
                 return
             self._closed = True
             self._stir()
@@ -166,7 +157,7 @@ class Journal:
                 self._finish(segment)
 
     def _usable(self) -> None:
-        if self._process is not _process:
+        if self._process is not forks.process:
             raise RuntimeError("the journal was opened by another process: open it after the fork")
         if self._closed:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self.path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import http.client
-import os
 import socket
 import ssl
 import threading
@@ -21,7 +20,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager, ProxyManager
 from urllib3.util.url import parse_url
 
-from proxy import sockets
+from proxy import forks, sockets
 from proxy.call import Call
 from proxy.settings import Connection
 from proxy.upstreams.bypass import bypasses
@@ -160,7 +159,7 @@ class Adapter(HTTPAdapter):
 
     def origin(self, url: str) -> Origin:
         """Return what requests to a URL need to know of its scheme, host and port."""
-        if self._pid != os.getpid():
+        if self._process is not forks.process:
             # A fork: the connections and whatever locks were held belong to the parent, and stay untouched for that.
             self._inherited = (self._inherited, self._origins, self.poolmanager, self._proxied)
             self.init_poolmanager(POOLS, self._connection.pool_size)
@@ -208,7 +207,7 @@ class Adapter(HTTPAdapter):
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
         """Make the pool managers; `requests` calls it."""
-        self._pid = os.getpid()
+        self._process = forks.process
         self._lock = threading.Lock()
         self._origins: dict[str, Origin] = {}
         self._proxied: ProxyManager | None = None
